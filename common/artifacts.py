@@ -1,0 +1,142 @@
+"""What services give to one another: frozen results with a JSON manifest on disk. No TensorFlow is imported here."""
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from common.config import ConfigError
+
+_TOOLS = ("tensorflow", "keras", "tensorflow-model-optimization", "onnx", "tf2onnx", "onnxruntime", "onnxruntime-qnn")
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as files, with everything that is needed to use it.
+
+    Attributes:
+        files: Role to file; the first one is what runs by default. Roles: `keras`, `onnx`, `tflite`, `dlc`, ...
+        precision: `float32` or `int8`.
+        input_shape: Height, width, channels.
+        embedding_dim: Length of the output vector.
+        preprocessing: Keyword arguments of the preprocessing that the model was trained with, as plain data.
+        trained_on: What the model has seen: data set, number of identities and images.
+        source: The model that this one was made from, for comparisons.
+        tool_versions: Versions of the libraries that made it.
+    """
+
+    files: Mapping[str, Path]
+    precision: str
+    input_shape: tuple[int, int, int]
+    embedding_dim: int
+    preprocessing: Mapping[str, Any] | None = None
+    trained_on: Mapping[str, Any] = field(default_factory=dict)
+    source: "Model | None" = None
+    tool_versions: Mapping[str, str] = field(default_factory=lambda: tool_versions())
+
+    @property
+    def path(self) -> Path:
+        """The file that runs by default."""
+        return next(iter(self.files.values()))
+
+    @property
+    def name(self) -> str:
+        """File name without the suffix; all files of a model share it, and so does the manifest."""
+        return self.path.stem
+
+    def save(self) -> Path:
+        """Write the manifest `<name>.json` beside the first file; files are stored relative to it."""
+        manifest = self.path.with_suffix(".json")
+        write_json(manifest, self._as_plain(manifest.parent))
+        return manifest
+
+    def _as_plain(self, folder: Path) -> dict[str, Any]:
+        plain = asdict(replace(self, source=None))
+        plain["files"] = {role: os.path.relpath(path, folder) for role, path in self.files.items()}
+        plain["source"] = self.source and os.path.relpath(self.source.path, folder)
+        return plain
+
+    @classmethod
+    def load(cls, path: Path) -> "Model | None":
+        """Read the manifest of a model file; None where it has none (a file that was not made here).
+
+        Raises:
+            ConfigError: the manifest cannot be read.
+        """
+        manifest = path.with_suffix(".json")
+        if not manifest.is_file():
+            return None
+        folder = manifest.parent
+        try:
+            plain = json.loads(manifest.read_text(encoding="utf-8"))
+            files = {role: folder / name for role, name in plain["files"].items()}
+            chosen = next(role for role, file in files.items() if file.name == path.name)
+            source = plain.pop("source")
+            return cls(
+                **{
+                    **plain,
+                    "files": {chosen: files[chosen], **{r: f for r, f in files.items() if f.is_file()}},
+                    "input_shape": tuple(plain["input_shape"]),
+                    "source": cls.load(folder / source) if source and (folder / source).is_file() else None,
+                }
+            )
+        except (json.JSONDecodeError, KeyError, TypeError, StopIteration) as error:
+            raise ConfigError(
+                f"{manifest}: not a manifest of {path.name} ({type(error).__name__}: {error}); "
+                "move it away to use the model with the preprocessing of the configuration"
+            ) from error
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows to show a person; also written to the report's JSON."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a service measured.
+
+    Attributes:
+        service: Name of the service.
+        metrics: Flat name to number, such as `int8/onnxruntime_cpu/rank1`; a number that was not measured is absent.
+        tables: What to show.
+        files: Files worth keeping: figures, context binaries.
+        notes: Sentences that belong to the numbers: protocol, where something was measured.
+    """
+
+    service: str
+    metrics: Mapping[str, float]
+    tables: Sequence[Table] = ()
+    files: Sequence[Path] = ()
+    notes: Sequence[str] = ()
+
+    def save(self, path: Path) -> Path:
+        """Write everything but the files themselves as JSON."""
+        return write_json(path, asdict(self))
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write JSON under a temporary name, then rename: a reader never sees half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def tool_versions() -> dict[str, str]:
+    """Versions of the libraries that make and convert models, as installed."""
+    versions = {}
+    for tool in _TOOLS:
+        try:
+            versions[tool] = version(tool)
+        except PackageNotFoundError:
+            continue
+    return versions

@@ -1,0 +1,76 @@
+"""One run: its output folder, its seed, its logger and its progress bars."""
+
+import logging
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+LOGGER = logging.getLogger("stm32ai")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where a run writes and how it is seeded.
+
+    Attributes:
+        folder: Output folder; it exists.
+        seed: Seed of everything random.
+    """
+
+    folder: Path
+    seed: int
+
+    def make(self, *parts: str) -> Path:
+        """Create a folder below the output folder and return it."""
+        path = self.folder.joinpath(*parts)
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+def seed_everything(seed: int, deterministic_ops: bool) -> None:
+    """Seed Python, NumPy and TensorFlow; optionally allow deterministic operations only."""
+    import keras
+    import tensorflow as tf
+
+    random.seed(seed)
+    keras.utils.set_random_seed(seed)
+    if deterministic_ops:
+        tf.config.experimental.enable_op_determinism()
+
+
+@contextmanager
+def progress(description: str, total: int | None, unit: str = "") -> Iterator[Any]:
+    """A progress bar with count, rate and remaining time.
+
+    Yields:
+        `advance(steps=1, text="")`, to be called as the work goes on; `text` is shown beside the bar.
+    """
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, refresh_per_second=4) as bar:
+        task = bar.add_task(description, total=total, text="")
+
+        def advance(steps: int = 1, text: str = "") -> None:
+            bar.update(task, advance=steps, text=text)
+
+        yield advance

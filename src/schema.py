@@ -1,0 +1,466 @@
+"""Every key that a user may write: its type, its default and its meaning. No TensorFlow is imported here.
+
+Defaults of sections live here and nowhere else; defaults of components (models, losses, augmentations, schedules)
+live in their signatures.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from common.config import Component, FilePath, Number, Shape, Strict
+from src.registries import AUGMENTATIONS, BASELINES, DATASETS, MODELS, check_callback, check_optimizer
+
+SERVICE_OF_LETTER = {"t": "training", "q": "quantization", "e": "evaluation", "b": "benchmarking"}
+MODEL_SUFFIXES = {
+    "training": (".keras",),
+    "quantization": (".keras",),
+    "evaluation": (".keras", ".tflite", ".onnx"),
+    "benchmarking": (".keras", ".tflite", ".onnx"),
+}
+
+PositiveInt = Annotated[int, Field(ge=1)]
+Fraction = Annotated[Number, Field(gt=0, lt=1)]
+Share = Annotated[Number, Field(gt=0, le=1)]
+
+
+def services_of(operation_mode: str) -> tuple[str, ...]:
+    """Return the services that a mode runs, in order: `chain_tqeb` -> training, quantization, evaluation, benchmarking.
+
+    Raises:
+        ValueError: the mode does not exist, or the chain makes no sense; the message says why.
+    """
+    services = tuple(SERVICE_OF_LETTER.values())
+    if operation_mode in services:
+        return (operation_mode,)
+    match = re.fullmatch(r"chain_([a-z]+)", operation_mode)
+    if not match:
+        raise ValueError(
+            f"unknown operation mode '{operation_mode}', expected one of {', '.join(services)}, or chain_ followed by "
+            f"letters of {_letters()}, such as chain_tqeb"
+        )
+    letters = match.group(1)
+    if reason := _nonsense(letters):
+        raise ValueError(f"chain '{operation_mode}' makes no sense: {reason}")
+    return tuple(SERVICE_OF_LETTER[letter] for letter in letters)
+
+
+def _letters() -> str:
+    return ", ".join(f"{letter} ({service})" for letter, service in SERVICE_OF_LETTER.items())
+
+
+def _nonsense(letters: str) -> str | None:
+    """Why a chain cannot be meant, or None."""
+    unknown = sorted(set(letters) - set(SERVICE_OF_LETTER))
+    if unknown:
+        return f"there is no service '{unknown[0]}', only {_letters()}"
+    if len(letters) == 1:
+        return f"a single service is written operation_mode: {SERVICE_OF_LETTER[letters]}"
+    for letter in "tqb":
+        if letters.count(letter) > 1:
+            return f"{SERVICE_OF_LETTER[letter]} appears more than once"
+    if "t" in letters[1:]:
+        return "training starts a model, so it comes first"
+    if "b" in letters[:-1]:
+        return "benchmarking measures the final model, so it comes last"
+    if "ee" in letters:
+        return "evaluation twice in a row measures the same model twice"
+    return None
+
+
+def _known(registry: Any) -> AfterValidator:
+    def find(name: str) -> str:
+        registry.find(name)
+        return name
+
+    return AfterValidator(find)
+
+
+def _reader_name(value: Any) -> Any:
+    """Accept the spelling of the data set's authors: `DeepSportradar`, `Market-1501`."""
+    if isinstance(value, str) and value not in DATASETS:
+        plain = re.sub(r"[-_ ]", "", value.lower())
+        return next((name for name in DATASETS if name.replace("_", "") == plain), value)
+    return value
+
+
+def _path_or_nothing(value: Any) -> Any:
+    return None if value == "" else value
+
+
+OptionalPath = Annotated[FilePath | None, BeforeValidator(_path_or_nothing)]
+ModelName = Annotated[str, _known(MODELS), WithJsonSchema({"type": "string", "enum": list(MODELS)})]
+DatasetName = Annotated[
+    str, BeforeValidator(_reader_name), _known(DATASETS), WithJsonSchema({"type": "string", "examples": list(DATASETS)})
+]
+BaselineName = Annotated[str, _known(BASELINES), WithJsonSchema({"type": "string", "enum": list(BASELINES)})]
+
+
+class General(Strict):
+    """The project and the conditions of the run."""
+
+    project_name: str = "re_identification"
+    """Name of the MLflow experiment."""
+    logs_dir: str = "logs"
+    """Folder for TensorBoard and CSV logs, inside the run's output folder."""
+    saved_models_dir: str = "saved_models"
+    """Folder for trained models, inside the run's output folder."""
+    global_seed: Annotated[int, Field(ge=0)] = 123
+    """Seed of Python, NumPy and TensorFlow: weights, sampling, augmentation, calibration subsets."""
+    deterministic_ops: bool = False
+    """Use only deterministic TensorFlow operations: the same seed gives the same weights; slower."""
+    num_threads: PositiveInt | None = None
+    """CPU threads of TFLite and ONNX Runtime; all cores where it is not set."""
+
+
+class ModelSection(Strict):
+    """The model to start from: either a name of the zoo or a file."""
+
+    model_name: ModelName | None = None
+    """A model of the zoo (docs/README_MODELS.md)."""
+    model_path: OptionalPath = None
+    """A model file: `.keras` to train or quantize; `.keras`, `.tflite` or `.onnx` to evaluate or benchmark."""
+    input_shape: Shape = (256, 128, 3)
+    """Height, width and channels of the input, in pixels; a model file brings its own."""
+    pretrained: bool = False
+    """Start from the ImageNet weights that Keras publishes (MobileNets and ResNet50V2)."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "ModelSection":
+        if (self.model_name is None) == (self.model_path is None):
+            received = "both" if self.model_name else "neither"
+            raise ValueError(f"expected exactly one of model_name and model_path, received {received}")
+        if self.model_path is not None:
+            meaningless = {"pretrained", "input_shape"} & self.model_fields_set
+            if meaningless:
+                raise ValueError(f"{' and '.join(sorted(meaningless))} cannot be set with model_path: the file has them")
+        height, width, channels = self.input_shape
+        if min(height, width) < 32 or channels not in (1, 3, 4):
+            raise ValueError(
+                f"input_shape must be (height, width, channels) with at least 32 x 32 pixels and 1, 3 or 4 channels, "
+                f"received {self.input_shape}"
+            )
+        return self
+
+
+class Dataset(Strict):
+    """The images, and how they are divided."""
+
+    dataset_name: DatasetName = "deepsportradar"
+    """The layout of the folders, which says how identity and camera are read (docs/README_DATASETS.md)."""
+    synthetic_preset: Literal["tiny", "demo", "bench", "drone"] = "demo"
+    """`dataset_name: synthetic` only: the preset to render into `datasets/synthetic_<preset>` where paths are not set."""
+    training_path: OptionalPath = None
+    """Folder of the training images."""
+    validation_path: OptionalPath = None
+    """Folder of the validation images; without it a part of the training images is held out."""
+    validation_split: Fraction = 0.2
+    """Share of the training set to hold out for validation."""
+    validation_split_by: Literal["image", "identity"] = "image"
+    """`image` holds out images of known identities (accuracy); `identity` holds out whole identities (Rank-1, mAP)."""
+    test_query_path: OptionalPath = None
+    """Folder of the query images of the test set."""
+    test_gallery_path: OptionalPath = None
+    """Folder of the gallery images of the test set."""
+    quantization_path: OptionalPath = None
+    """Folder of the images that calibrate quantization; the training images where it is not set."""
+    quantization_split: Share | None = None
+    """Share of the calibration images to use; all of them (at most `quantization.max_images`) where it is not set."""
+    on_bad_image: Literal["raise", "skip"] = "raise"
+    """What to do when an image cannot be decoded: stop before anything runs with the list, or leave it out and count."""
+    cache: Literal["none", "memory"] = "none"
+    """Keep the resized uint8 training images in memory: faster epochs, 98 kB an image at 256x128."""
+    seed: Annotated[int, Field(ge=0)] = 123
+    """Seed of the splits."""
+
+    @model_validator(mode="after")
+    def _query_and_gallery(self) -> "Dataset":
+        if (self.test_query_path is None) != (self.test_gallery_path is None):
+            raise ValueError("test_query_path and test_gallery_path go together: one of them is missing")
+        return self
+
+
+class Rescaling(Strict):
+    """Pixel values in [0, 255] become `scale * pixel + offset`."""
+
+    scale: Number = 1 / 127.5
+    """Factor; may be written 1/127.5."""
+    offset: Number = -1.0
+    """Added after the factor."""
+
+
+class Resizing(Strict):
+    """From the size of the file to the input size of the model."""
+
+    interpolation: Literal[
+        "bilinear", "nearest", "bicubic", "area", "lanczos3", "lanczos5", "gaussian", "mitchellcubic"
+    ] = "bilinear"
+    """Interpolation method."""
+    aspect_ratio: Literal["fit", "crop", "padding"] = "fit"
+    """`fit` distorts, `crop` keeps the ratio and cuts the centre, `padding` keeps it and fills with black."""
+
+
+class PreprocessingSection(Strict):
+    """From a file to the input of the network."""
+
+    rescaling: Rescaling = Rescaling()
+    """Range of the network's input."""
+    resizing: Resizing = Resizing()
+    """Size of the network's input."""
+    color_mode: Literal["grayscale", "rgb", "rgba"] = "rgb"
+    """Channels that an image is decoded to."""
+
+
+class TripletLoss(Strict):
+    """Metric loss on the features before the neck (`src/losses/triplet.py`)."""
+
+    margin: Annotated[Number, Field(ge=0)] = 0.3
+    """Least gap between the distances anchor-negative and anchor-positive."""
+    strategy: Literal["hard", "semi_hard", "simple"] = "hard"
+    """Mining in the batch: hardest pair of each anchor, nearest negative beyond the positive, or all triplets."""
+    distance_metric: Literal["euclidean", "cosine"] = "cosine"
+    """Distance between features."""
+    weight: Annotated[Number, Field(gt=0)] = 1.0
+    """Factor of this loss in the sum."""
+
+
+def _checked(check: Any) -> AfterValidator:
+    def run(component: Component) -> Component:
+        check(component.name, component.arguments)
+        return component
+
+    return AfterValidator(run)
+
+
+Optimizer = Annotated[Component, _checked(check_optimizer)]
+
+
+def _check_each(check: Any) -> AfterValidator:
+    def run(components: Mapping[str, Any]) -> Mapping[str, Any]:
+        mistakes = []
+        for name, arguments in components.items():
+            try:
+                check(name, arguments or {})
+            except ValueError as error:
+                mistakes.append(str(error))
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return components
+
+    return AfterValidator(run)
+
+
+class Training(Strict):
+    """Training of an embedding with identity classification and, if wanted, a metric loss."""
+
+    batch_size: PositiveInt
+    """Images in a batch: P identities x K images each; a multiple of images_per_identity."""
+    epochs: PositiveInt
+    """Number of epochs."""
+    optimizer: Optimizer
+    """Any Keras optimizer: `Adam`, or `Adam: {learning_rate: 0.001}`."""
+    images_per_identity: PositiveInt = 4
+    """K: images of each identity in a batch."""
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """Dropout rate before the classifier."""
+    bnneck: bool = False
+    """Batch-normalise the embedding: metric loss before it, classifier and retrieval after it (Luo et al., 2019)."""
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.1
+    """Label smoothing of the softmax cross-entropy."""
+    triplet_loss: TripletLoss | None = None
+    """Adds a triplet loss to the cross-entropy; absent means cross-entropy alone."""
+    mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+    """16-bit computation; the saved model is float32."""
+    callbacks: Annotated[dict[str, dict[str, Any] | None], _check_each(check_callback)] = {}
+    """Keras callbacks and learning-rate schedules by name, with their arguments."""
+    steps_per_epoch: PositiveInt | None = None
+    """Batches in an epoch; enough to see every image about once where it is not set."""
+
+    @model_validator(mode="after")
+    def _batch_is_p_by_k(self) -> "Training":
+        if self.batch_size % self.images_per_identity:
+            raise ValueError(
+                f"batch_size must be a multiple of images_per_identity (P x K), received "
+                f"{self.batch_size} and {self.images_per_identity}"
+            )
+        if self.triplet_loss is not None and (
+            self.images_per_identity < 2 or self.batch_size == self.images_per_identity
+        ):
+            raise ValueError(
+                "triplet_loss needs a positive and a negative in the batch: images_per_identity of at least 2 and "
+                f"batch_size of at least 2 identities, received {self.images_per_identity} and {self.batch_size}"
+            )
+        return self
+
+
+class QuantizationAwareTraining(Strict):
+    """`quantizer: tfmot_qat`: fine-tuning with fake quantization, distilled from the float embedding."""
+
+    epochs: PositiveInt = 2
+    """Passes over the training images."""
+    max_steps: PositiveInt | None = None
+    """Upper bound on the number of batches in all."""
+    batch_size: PositiveInt = 32
+    """Images in a batch."""
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
+    """Peak learning rate of Adam; it decays to zero by a cosine."""
+
+
+class Quantization(Strict):
+    """From the float model to an INT8 model."""
+
+    quantizer: Literal["TFlite_converter", "Onnx_quantizer", "tfmot_qat"]
+    """Post-training quantization to TFLite or to ONNX QDQ, or quantization-aware training to both."""
+    quantization_type: Literal["PTQ", "QAT"] | None = None
+    """Must agree with the quantizer where it is set: QAT for `tfmot_qat`, PTQ for the others."""
+    quantization_input_type: Literal["int8", "uint8", "float"] = "float"
+    """Type of the TFLite model's input; ONNX models take float."""
+    quantization_output_type: Literal["int8", "uint8", "float"] = "float"
+    """Type of the TFLite model's output; ONNX models give float."""
+    granularity: Literal["per_channel", "per_tensor"] = "per_channel"
+    """Scales of the weights; `tfmot_qat` is per channel."""
+    calibrate_method: Literal["MinMax", "Entropy", "Percentile"] = "MinMax"
+    """`Onnx_quantizer` only: how activation ranges are found."""
+    max_images: PositiveInt = 256
+    """Upper bound on the number of calibration images."""
+    qat: QuantizationAwareTraining = QuantizationAwareTraining()
+    """Settings of `tfmot_qat`."""
+    export_dir: str = "quantized_models"
+    """Folder for quantized models, inside the run's output folder."""
+
+    @model_validator(mode="after")
+    def _type_agrees(self) -> "Quantization":
+        kind = "QAT" if self.quantizer == "tfmot_qat" else "PTQ"
+        if self.quantization_type not in (None, kind):
+            raise ValueError(f"quantizer {self.quantizer} does {kind}, but quantization_type is {self.quantization_type}")
+        if self.quantizer == "tfmot_qat" and self.granularity != "per_channel":
+            raise ValueError("quantizer tfmot_qat quantizes weights per channel, but granularity is per_tensor")
+        return self
+
+
+class Evaluation(Strict):
+    """Retrieval on the test set: CMC, mAP, mINP."""
+
+    reid_distance_metric: Literal["cosine", "euclidean"] = "cosine"
+    """Distance between L2-normalised embeddings."""
+    protocol: Literal["market1501", "no_camera"] | None = None
+    """Which gallery images count; the data set's own protocol where it is not set."""
+    max_rank: PositiveInt = 50
+    """Length of the CMC curve."""
+    batch_size: PositiveInt = 64
+    """Images that are embedded at once."""
+    baselines: list[BaselineName] = []
+    """Trivial embeddings to print beside the model, such as mean colour."""
+    random_network: bool = False
+    """Print the same network with random weights beside the model."""
+
+
+class Benchmarking(Strict):
+    """Compilation for the NPU, execution on its emulator, and latency on the host."""
+
+    board: Literal["QCS8550", "SM8550", "SM8650", "SM8750"] = "QCS8550"
+    """The chip to compile for."""
+    parity_images: PositiveInt = 16
+    """Test images on which the emulator is compared with ONNX Runtime; each takes 0.1 to 5 s."""
+    latency_runs: PositiveInt = 100
+    """Timed single-image runs of TFLite and ONNX Runtime on the host."""
+
+
+class Mlflow(Strict):
+    """History of runs."""
+
+    uri: str = "./experiments_outputs/mlruns"
+    """A tracking server, a database such as sqlite:///runs.db, or a folder that holds both database and artefacts."""
+
+
+def _mode(operation_mode: str) -> str:
+    services_of(operation_mode)
+    return operation_mode
+
+
+class Config(Strict):
+    """A run: one YAML file."""
+
+    operation_mode: Annotated[
+        str,
+        AfterValidator(_mode),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "examples": [*SERVICE_OF_LETTER.values(), "chain_tqeb", "chain_tqe", "chain_eqe", "chain_eqeb", "chain_qb"],
+            }
+        ),
+    ]
+    """A service, or a chain of services by their letters: t training, q quantization, e evaluation, b benchmarking."""
+    general: General = General()
+    """The project and the conditions of the run."""
+    model: ModelSection
+    """The model to start from."""
+    dataset: Dataset = Dataset()
+    """The images."""
+    preprocessing: PreprocessingSection | None = None
+    """From a file to the input of the network; a model made here carries its own, which is then the default."""
+    data_augmentation: Annotated[dict[str, dict[str, Any] | None], _check_each(AUGMENTATIONS.check)] = {}
+    """Augmentations by name with their arguments, applied to training images in the order of appearance."""
+    training: Training | None = None
+    """Needed by training."""
+    quantization: Quantization | None = None
+    """Needed by quantization."""
+    evaluation: Evaluation = Evaluation()
+    """Settings of evaluation."""
+    benchmarking: Benchmarking = Benchmarking()
+    """Settings of benchmarking."""
+    mlflow: Mlflow = Mlflow()
+    """History of runs."""
+    hydra: dict[str, Any] | None = None
+    """Hydra's own settings, such as `run.dir`, the pattern of the output folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_section_is_absent(cls, raw: Any) -> Any:
+        """`general:` with nothing below it means the defaults."""
+        if isinstance(raw, Mapping):
+            return {key: value for key, value in raw.items() if value is not None}
+        return raw
+
+    @property
+    def services(self) -> tuple[str, ...]:
+        """The services that this run executes, in order."""
+        return services_of(self.operation_mode)
+
+    @model_validator(mode="after")
+    def _mode_has_what_it_needs(self) -> "Config":
+        services = self.services
+        mistakes = [
+            f"operation_mode '{self.operation_mode}' needs the section '{service}'"
+            for service in ("training", "quantization")
+            if service in services and getattr(self, service) is None
+        ]
+        if services[0] != "training" and self.model.model_path is None:
+            mistakes.append(f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model")
+        mistakes += self._wrong_model_file(services[0]) + self._missing_paths(services)
+        if mistakes:
+            raise ValueError("; ".join(mistakes))
+        return self
+
+    def _wrong_model_file(self, first: str) -> list[str]:
+        path = self.model.model_path
+        needed = MODEL_SUFFIXES["quantization" if "quantization" in self.services else first]
+        if path is None or path.suffix in needed:
+            return []
+        return [f"operation_mode '{self.operation_mode}' takes a {' or '.join(needed)} file, model.model_path is {path}"]
+
+    def _missing_paths(self, services: tuple[str, ...]) -> list[str]:
+        dataset = self.dataset
+        if dataset.dataset_name == "synthetic":
+            return []
+        missing = []
+        if "training" in services and dataset.training_path is None:
+            missing.append("dataset.training_path")
+        if "quantization" in services and dataset.quantization_path is None and dataset.training_path is None:
+            missing.append("dataset.quantization_path")
+        if {"evaluation", "benchmarking"} & set(services) and dataset.test_query_path is None:
+            missing.append("dataset.test_query_path and dataset.test_gallery_path")
+        return [f"operation_mode '{self.operation_mode}' needs {key}" for key in missing]

@@ -1,0 +1,59 @@
+"""The command line: `python stm32ai_main.py --config-name chain_tqeb_config.yaml [section.key=value ...]`."""
+
+import os
+import sys
+from pathlib import Path
+
+import hydra
+import yaml
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from common.config import ConfigError, install_hydra_defaults, plain_overrides, to_plain, validate
+from src.schema import Config
+
+EXAMPLES = Path(__file__).parent / "config_file_examples"
+HELP = """Re-identification: training, quantization, evaluation and benchmarking for the Qualcomm QCS8550.
+
+usage: python stm32ai_main.py --config-name NAME.yaml [section.key=value ...]
+
+  --config-name NAME   a YAML file of config_file_examples/
+  --config-path DIR    another folder; a relative one starts from the folder of stm32ai_main.py
+  --config-dir DIR     a further folder to search; a relative one starts from the working directory
+  section.key=value    sets any key of docs/CONFIGURATION.md, whether or not the YAML states it
+  --cfg job            print the composed configuration and stop
+  --multirun           run all combinations of key=value1,value2
+  --hydra-help         all options of Hydra
+"""
+
+
+@hydra.main(version_base=None, config_path="config_file_examples", config_name=None)
+def _run(composed: DictConfig) -> None:
+    raw = to_plain(composed)
+    if not raw:
+        names = ", ".join(sorted(path.name for path in EXAMPLES.glob("*.yaml")))
+        raise ConfigError(f"no configuration is given; add --config-name NAME.yaml (in {EXAMPLES.name}/: {names})")
+    config = validate(Config, raw)
+    from src.pipeline import run_services
+
+    run_services(config, Path(HydraConfig.get().runtime.output_dir), composed=raw)
+
+
+def main() -> int:
+    """Run the program; returns the exit code: 0, or 2 for a mistake in the configuration or the data."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions arrive here instead of being printed by Hydra
+    install_hydra_defaults("stm32ai_main.py", HELP)
+    sys.argv[1:] = plain_overrides(sys.argv[1:])
+    try:
+        _run()
+    except (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
