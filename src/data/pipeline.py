@@ -1,0 +1,155 @@
+"""Input pipeline in tf.data: files to batches of network inputs, parallel, deterministic and streaming."""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from src.data._decode import decode
+from src.data._pixel_cache import cached_pixels
+from src.data.preprocessing import Preprocessing
+from src.data.sample import Sample
+from src.data.samplers import check_identities, pk_batches, steps_per_epoch
+
+Augment = Callable[[Any, Any], Any]
+"""(images float32 (N, H, W, C) in [0, 255], seed int32 (2,)) -> images, in TensorFlow operations."""
+
+_READY_BATCHES = 4
+_CHUNK = 256
+
+
+def training_batches(
+    samples: Sequence[Sample],
+    labels: np.ndarray,
+    preprocessing: Preprocessing,
+    p: int,
+    k: int,
+    seed: int,
+    epoch: int = 0,
+    epochs: int = 1,
+    cache: Path | str | None = None,
+    augment: Augment | None = None,
+) -> tf.data.Dataset:
+    """P x K batches of one or several epochs, in one stream.
+
+    A step's content depends on the arguments and the number of the step only: a training that is resumed in
+    epoch 17 sees what it would have seen. With `epochs` the stream runs on without a gap between epochs, and
+    its graph is built once. Memory does not grow with the data set, but for the cache.
+
+    Args:
+        samples: The images to train on.
+        labels: Label of each sample, integers (len(samples),), as `identity_labels` gives them.
+        preprocessing: Decoding, resizing, rescaling.
+        p: Identities a batch.
+        k: Images of each identity in a batch.
+        seed: Seed of sampling and augmentation.
+        epoch: Number of the first epoch.
+        epochs: How many epochs the stream holds; each has `steps_per_epoch(len(samples), p, k)` batches.
+        cache: None decodes files anew each time; `memory` or a folder keeps the resized images as uint8.
+        augment: Applied to pixels in [0, 255] before rescaling.
+
+    Returns:
+        Dataset of {"images": float32 (P*K, H, W, C) rescaled, "labels": int32 (P*K,), "index": int32 (P*K,)
+        into `samples`}.
+
+    Raises:
+        ConfigError: there are fewer than P identities.
+        ValueError: labels and samples differ in length.
+    """
+    labels = np.asarray(labels, dtype=np.int32)
+    if labels.shape != (len(samples),):
+        raise ValueError(f"labels must have shape ({len(samples)},), one per sample, got {labels.shape}")
+    steps = steps_per_epoch(len(samples), p, k)
+    check_identities(labels, p)
+    batches = _index_batches(labels, p, k, seed, epoch, epochs)
+    images = _images_of(batches, samples, preprocessing, p * k, cache)
+    known_labels = tf.constant(labels)
+
+    def finish(step: Any, index_and_pixels: tuple[Any, Any]) -> dict[str, Any]:
+        index, pixels = index_and_pixels
+        values = tf.cast(pixels, tf.float32)
+        if augment is not None:
+            values = augment(values, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
+        return {
+            "images": preprocessing.rescale(values),
+            "labels": tf.gather(known_labels, index),
+            "index": index,
+        }
+
+    dataset = images.enumerate(epoch * steps).map(finish, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.apply(tf.data.experimental.assert_cardinality(steps * epochs)).prefetch(_READY_BATCHES)
+
+
+def evaluation_batches(
+    samples: Sequence[Sample], preprocessing: Preprocessing, batch_size: int
+) -> tf.data.Dataset:
+    """All images in order, float32 (batch_size or fewer, H, W, C), rescaled."""
+    return (
+        _pixels(samples, preprocessing)
+        .batch(batch_size)
+        .map(lambda pixels: preprocessing.rescale(tf.cast(pixels, tf.float32)), tf.data.AUTOTUNE)
+        .prefetch(_READY_BATCHES)
+    )
+
+
+def load_pixels(samples: Sequence[Sample], preprocessing: Preprocessing) -> np.ndarray:
+    """Return resized images before rescaling, uint8 (len(samples), H, W, C)."""
+    pixels = np.empty((len(samples), *preprocessing.input_shape), np.uint8)
+    start = 0
+    for batch in _pixels(samples, preprocessing).batch(_CHUNK).as_numpy_iterator():
+        pixels[start : start + len(batch)] = batch
+        start += len(batch)
+    return pixels
+
+
+def load_images(samples: Sequence[Sample], preprocessing: Preprocessing) -> np.ndarray:
+    """Return images as a network takes them, float32 (len(samples), H, W, C); all in memory."""
+    return preprocessing.rescale(load_pixels(samples, preprocessing).astype(np.float32))
+
+
+def _index_batches(labels: np.ndarray, p: int, k: int, seed: int, epoch: int, epochs: int) -> tf.data.Dataset:
+    def draw(number: Any) -> tf.data.Dataset:
+        drawn = tf.numpy_function(
+            lambda e: pk_batches(labels, p, k, seed, int(e)), [number], tf.int32, stateful=False
+        )
+        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(drawn, (None, p * k)))
+
+    return tf.data.Dataset.range(epoch, epoch + epochs).flat_map(draw)
+
+
+def _images_of(
+    batches: tf.data.Dataset,
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    cache: Path | str | None,
+) -> tf.data.Dataset:
+    """Index batches to (index, uint8 pixels) batches."""
+    if cache is None:
+        paths = tf.constant([str(sample.path) for sample in samples])
+        return (
+            batches.unbatch()
+            .map(
+                lambda index: (index, decode(paths[index], preprocessing)),
+                tf.data.AUTOTUNE,
+                deterministic=True,
+            )
+            .batch(batch_size, drop_remainder=True)
+        )
+    decoded = _pixels(samples, preprocessing).batch(_CHUNK).as_numpy_iterator()
+    pixels = cached_pixels(samples, preprocessing, decoded, cache)
+
+    def look_up(index: Any) -> tuple[Any, Any]:
+        found = tf.numpy_function(lambda i: pixels[i], [index], tf.uint8, stateful=False)
+        return index, tf.ensure_shape(found, (batch_size, *preprocessing.input_shape))
+
+    return batches.map(look_up, tf.data.AUTOTUNE, deterministic=True)
+
+
+def _pixels(samples: Sequence[Sample], preprocessing: Preprocessing) -> tf.data.Dataset:
+    paths = [str(sample.path) for sample in samples]
+    return tf.data.Dataset.from_tensor_slices(paths).map(
+        lambda path: decode(path, preprocessing), tf.data.AUTOTUNE, deterministic=True
+    )

@@ -1,0 +1,34 @@
+"""One image and what is known of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+JUNK = -1
+"""Identity of a detection that is nobody (Market-1501): the protocols take it out of the gallery."""
+DISTRACTOR = 0
+"""Identity of people who are in no query (Market-1501): they stay in the gallery and are never trained on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One image file.
+
+    Attributes:
+        path: The file.
+        identity: Who is seen. A number where the layout numbers people (then `JUNK` and `DISTRACTOR` are not
+            people), else the name that the layout uses.
+        camera: Number of the camera, 0 where the layout does not tell.
+        modality: `visible` or `thermal`.
+        track: Name of the track that the image is a frame of, if any.
+    """
+
+    path: Path
+    identity: int | str
+    camera: int
+    modality: str = "visible"
+    track: str | None = None
+
+    @property
+    def is_person(self) -> bool:
+        """Whether the identity is a known person, that is, can be trained on."""
+        return self.identity not in (JUNK, DISTRACTOR)

@@ -1,0 +1,109 @@
+"""Which images are seen together: batches of P identities x K images (Hermans et al. 2017, section 2)."""
+
+from math import ceil
+
+import numpy as np
+
+from common.config import ConfigError
+
+
+def steps_per_epoch(images: int, p: int, k: int) -> int:
+    """Number of P x K batches in an epoch: about as many draws as there are images."""
+    return max(1, ceil(images / (p * k)))
+
+
+def check_identities(labels: np.ndarray, p: int) -> None:
+    """Raise ConfigError when the labels are of fewer than P identities."""
+    identities = len(np.unique(labels))
+    if identities < p:
+        raise ConfigError(
+            f"a batch of P = {p} identities cannot be drawn from {identities} identities: set P to "
+            f"{identities} or less, or give a training set with more identities"
+        )
+
+
+def pk_batches(labels: np.ndarray, p: int, k: int, seed: int, epoch: int) -> np.ndarray:
+    """Draw the batches of one epoch; every batch holds exactly P identities with K images each.
+
+    An identity with n images is drawn n / K times, rounded up or down at random where that is not a whole
+    number or the batches do not come out even, so every image is expected about once an epoch. Only an
+    identity with more than its 1 / P share of all images is drawn less: once in every batch. No image repeats
+    before all images of its identity were used, and within a group of K only when the identity has fewer than
+    K.
+
+    Args:
+        labels: Identity of each image, integers (N,).
+        p: Identities a batch.
+        k: Images of each identity.
+        seed: With `epoch`, decides the draw; nothing else does.
+        epoch: Number of the epoch.
+
+    Returns:
+        Indices into `labels`, int32 (steps_per_epoch(N, p, k), p * k); the K images of an identity are
+        neighbours.
+
+    Raises:
+        ConfigError: there are fewer than P identities.
+    """
+    check_identities(labels, p)
+    random = np.random.default_rng([seed, epoch])
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    steps = steps_per_epoch(len(labels), p, k)
+    draws = _draws_per_identity(counts, steps, p, random)
+    images = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+    groups = [_groups(own, number, k, random) for own, number in zip(images, draws, strict=True)]
+    batches = np.empty((steps, p, k), dtype=np.int32)
+    for step in range(steps):
+        for place, identity in enumerate(_choose_identities(draws, steps - step, p, random)):
+            draws[identity] -= 1
+            batches[step, place] = groups[identity][draws[identity]]
+    return batches.reshape(steps, p * k)
+
+
+def _draws_per_identity(counts: np.ndarray, steps: int, p: int, random: np.random.Generator) -> np.ndarray:
+    """Share steps * P draws in proportion to the images, at most one draw a batch: (identities,) integers."""
+    share = np.zeros(len(counts))
+    capped = np.zeros(len(counts), dtype=bool)
+    while True:
+        share[capped] = steps
+        free = ~capped
+        share[free] = counts[free] * (steps * (p - capped.sum()) / max(1, counts[free].sum()))
+        over = free & (share > steps)
+        if not over.any():
+            break
+        capped |= over
+    draws = np.floor(share + 1e-9).astype(np.int64)
+    # Systematic rounding in random order: each share goes to its floor or ceiling, and the sum is kept.
+    order = random.permutation(len(counts))
+    fractions = np.maximum(share - draws, 0.0)[order]
+    marks = np.floor(np.cumsum(fractions) + random.uniform(1e-6, 1 - 1e-6)).astype(np.int64)
+    draws[order] += np.diff(marks, prepend=0)
+    return draws
+
+
+def _choose_identities(draws: np.ndarray, steps_left: int, p: int, random: np.random.Generator) -> np.ndarray:
+    """Choose P identities for a batch, at random in proportion to the draws that they still have.
+
+    An identity with as many draws as there are batches left must be in this one; so the last batch comes out
+    even.
+    """
+    with np.errstate(divide="ignore"):
+        # Efraimidis and Spirakis 2006: the P largest log(u) / weight are a weighted draw without replacement.
+        keys = np.log(random.random(len(draws))) / draws
+    keys[draws == steps_left] = np.inf
+    return random.permutation(np.argpartition(keys, -p)[-p:])
+
+
+def _groups(images: np.ndarray, number: int, k: int, random: np.random.Generator) -> np.ndarray:
+    """Return `number` groups of K images of one identity, (number, k)."""
+    drawn = np.empty(number * k, dtype=np.int64)
+    filled = 0
+    while filled < len(drawn):
+        deck = random.permutation(images)
+        group_so_far = drawn[filled - filled % k : filled]
+        # A new deck begins with the images that the unfinished group does not hold yet.
+        times = (deck[:, None] == group_so_far[None, :]).sum(axis=1)
+        deck = deck[np.argsort(times, kind="stable")][: len(drawn) - filled]
+        drawn[filled : filled + len(deck)] = deck
+        filled += len(deck)
+    return drawn.reshape(number, k)
