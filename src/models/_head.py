@@ -1,0 +1,46 @@
+"""What stands on a backbone: the training head, and the embedding model that is deployed."""
+
+import keras
+
+
+def reid_network(
+    backbone: keras.Model, num_identities: int, bnneck: bool = False, dropout: float = 0.0
+) -> keras.Model:
+    """Put the training head on a backbone.
+
+    The outputs are a dict: `features` (N, D) before the neck, for metric losses; `embedding` (N, D) after it,
+    for retrieval, not yet L2-normalized; `logits` (N, num_identities) for cross-entropy. Without a neck
+    `embedding` is `features`. The neck is batch norm whose shift is fixed at 0, followed by a classifier
+    without bias (Luo et al., Bag of Tricks and a Strong Baseline for Deep Person Re-Identification, 2019).
+
+    Args:
+        backbone: Images to features (N, D). If its last layer is called `bnneck` (a saved embedding model),
+            that neck is used and no other is added, whatever `bnneck` says.
+        num_identities: Number of classes of the training set.
+        bnneck: Whether to add the neck.
+        dropout: Rate in [0, 1) of the dropout before the classifier; the embedding is never dropped.
+    """
+    embedding = backbone.output
+    last_layer = embedding._keras_history.operation
+    if last_layer.name == "bnneck":
+        features, bnneck = last_layer.input, True
+    else:
+        features = embedding
+        if bnneck:
+            embedding = keras.layers.BatchNormalization(
+                momentum=0.9, epsilon=1e-5, center=False, name="bnneck"
+            )(features)
+    classified = keras.layers.Dropout(dropout, name="dropout")(embedding) if dropout else embedding
+    logits = keras.layers.Dense(
+        num_identities,
+        use_bias=not bnneck,
+        kernel_initializer=keras.initializers.RandomNormal(stddev=0.001 if bnneck else 0.01),
+        name="logits",
+    )(classified)
+    outputs = {"features": features, "embedding": embedding, "logits": logits}
+    return keras.Model(backbone.input, outputs, name=backbone.name)
+
+
+def embedding_model(network: keras.Model) -> keras.Model:
+    """Return images -> embedding (N, D), without anything that only training needs; weights are shared."""
+    return keras.Model(network.input, network.output["embedding"], name=network.name)
