@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.config import ConfigError
+from common.runtime._runtime import EMBEDDING_OUTPUT, Runtime, embedding_length
+
+
+class KerasRuntime(Runtime):
+    """A ``.keras`` model; of a training network the output called ``embedding`` is used."""
+
+    name = "keras"
+
+    def __init__(self, path: Path, threads: int | None = None, batch_size: int = 64) -> None:
+        import keras
+        import tensorflow as tf
+
+        _register_layers()
+        self.threads = _set_threads(tf, threads)
+        try:
+            model = keras.saving.load_model(path, compile=False, safe_mode=True)
+        except (ValueError, TypeError, OSError, KeyError) as error:
+            raise ConfigError(
+                f"Keras cannot load {path}: the file is damaged, is no .keras archive, or needs code that "
+                f"is not registered here ({error})."
+            ) from error
+        self.input_shape = _image_shape(model, path)
+        self.embedding_dim = embedding_length(_embedding(model.output, path).shape, path)
+        self.precision = "float32"  # weights; a mixed policy only changes the type of computation
+        self.batch_size = batch_size
+
+        # One traced signature for every batch size; XLA, which Keras's predict would choose, is slow on a CPU
+        @tf.function(
+            input_signature=[tf.TensorSpec((None, *self.input_shape), tf.float32)], jit_compile=False
+        )
+        def forward(images: Any) -> Any:
+            return tf.cast(_embedding(model(images, training=False), path), tf.float32)
+
+        self._forward = forward
+
+    def _embed_batch(self, images: np.ndarray) -> np.ndarray:
+        return self._forward(images).numpy()
+
+    def close(self) -> None:
+        """Free the model."""
+        del self._forward
+
+
+def _register_layers() -> None:
+    """Import every layer of this project, so that keras.saving knows the registered ones."""
+    import common.layers
+
+    for module in pkgutil.iter_modules(common.layers.__path__, "common.layers."):
+        importlib.import_module(module.name)
+
+
+def _set_threads(tf: Any, threads: int | None) -> int:
+    if threads is not None:
+        try:
+            tf.config.threading.set_intra_op_parallelism_threads(threads)
+        except RuntimeError as error:
+            raise ValueError(
+                f"TensorFlow has already started, so its thread count cannot become {threads}: "
+                "leave threads unset, or open the Keras model first."
+            ) from error
+    return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+
+
+def _image_shape(model: Any, path: Path) -> tuple[int, int, int]:
+    shape = getattr(model, "input_shape", None)
+    if not isinstance(shape, tuple) or len(shape) != 4 or None in shape[1:]:
+        raise ConfigError(
+            f"{path}: expected one input of shape (N, H, W, C) with fixed H, W, C; found {shape}."
+        )
+    _, height, width, channels = shape
+    return height, width, channels
+
+
+def _embedding(output: Any, path: Path) -> Any:
+    if isinstance(output, dict):
+        if EMBEDDING_OUTPUT not in output:
+            raise ConfigError(
+                f"{path}: expected an output called '{EMBEDDING_OUTPUT}'; found {sorted(output)}."
+            )
+        return output[EMBEDDING_OUTPUT]
+    if isinstance(output, list | tuple):
+        raise ConfigError(
+            f"{path}: expected one output or a dict with '{EMBEDDING_OUTPUT}'; found {len(output)}."
+        )
+    return output

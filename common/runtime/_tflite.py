@@ -1,0 +1,102 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.config import ConfigError
+from common.runtime._runtime import Runtime, embedding_index, embedding_length
+
+
+class TFLiteRuntime(Runtime):
+    """A ``.tflite`` model on the host CPU; integer inputs and outputs are quantized and dequantized here."""
+
+    name = "tflite"
+
+    def __init__(self, path: Path, threads: int | None = None, batch_size: int = 8) -> None:
+        self.threads = threads or os.cpu_count() or 1
+        self._path = path
+        self._interpreter = self._load(batch_size=1)
+        self._input = _only_input(self._interpreter, path)
+        outputs = self._interpreter.get_output_details()
+        try:
+            self._output = outputs[embedding_index([output["name"] for output in outputs], path)]
+            self.embedding_dim = embedding_length(list(self._output["shape"]), path)
+        except ValueError as error:
+            raise ConfigError(str(error)) from error
+        _, height, width, channels = (int(size) for size in self._input["shape"])
+        self.input_shape = (height, width, channels)
+        quantized = any(tensor["dtype"] == np.int8 for tensor in self._interpreter.get_tensor_details())
+        self.precision = "int8" if quantized else "float32"
+        self.static_batch = True
+        self.batch_size = 1
+        self._widen(batch_size)
+
+    def _load(self, batch_size: int) -> Any:
+        from ai_edge_litert.interpreter import Interpreter
+
+        try:
+            interpreter = Interpreter(model_path=str(self._path), num_threads=self.threads)
+            if batch_size > 1:
+                index = self._input["index"]
+                interpreter.resize_tensor_input(index, (batch_size, *self.input_shape))
+            interpreter.allocate_tensors()
+        except (ValueError, RuntimeError) as error:
+            raise ConfigError(f"LiteRT cannot load {self._path}: {error}") from error
+        return interpreter
+
+    def _widen(self, batch_size: int) -> None:
+        """Use batches where the file allows: they keep several threads busy, single images do not.
+
+        A file converted with a fixed batch may accept the resize and then fail, or fold the batch into
+        another axis, so a batch of noise must first give the embeddings that its images give one by one.
+        """
+        noise = np.random.default_rng(0).uniform(-1, 1, (batch_size, *self.input_shape)).astype(np.float32)
+        single = self._interpreter
+        one_by_one = np.concatenate([self._embed_batch(image[None]) for image in noise])
+        try:
+            self._interpreter = self._load(batch_size)
+            together = self._embed_batch(noise)
+        except (ConfigError, ValueError, RuntimeError):
+            self._interpreter = single
+            return
+        if together.shape == one_by_one.shape and np.allclose(together, one_by_one, rtol=1e-4, atol=1e-5):
+            self.batch_size = batch_size
+        else:
+            self._interpreter = single
+
+    def _embed_batch(self, images: np.ndarray) -> np.ndarray:
+        self._interpreter.set_tensor(self._input["index"], _quantize(images, self._input))
+        self._interpreter.invoke()
+        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)
+
+    def close(self) -> None:
+        """Free the interpreter."""
+        del self._interpreter
+
+
+def _only_input(interpreter: Any, path: Path) -> dict[str, Any]:
+    inputs = interpreter.get_input_details()
+    if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
+        found = [(value["name"], tuple(value["shape"])) for value in inputs]
+        raise ConfigError(f"{path}: expected one input of shape (N, H, W, C); found {found}.")
+    return inputs[0]
+
+
+def _quantize(images: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+    """Integers q = round(x / scale) + zero_point, clipped to the integer type; float inputs pass."""
+    if tensor["dtype"] == np.float32:
+        return images
+    scale, zero_point = tensor["quantization"]
+    limits = np.iinfo(tensor["dtype"])
+    return np.clip(np.rint(images / scale) + zero_point, limits.min, limits.max).astype(tensor["dtype"])
+
+
+def _dequantize(values: np.ndarray, tensor: dict[str, Any]) -> np.ndarray:
+    """Reals x = (q - zero_point) * scale; float outputs pass."""
+    if tensor["dtype"] == np.float32:
+        return values
+    scale, zero_point = tensor["quantization"]
+    return (values.astype(np.float32) - zero_point) * np.float32(scale)

@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.config import ConfigError
+
+_PROVIDER = "QNNExecutionProvider"
+
+
+def require_qnn() -> str:
+    """Check that onnxruntime-qnn is installed and return its QNN version; ConfigError when it is not."""
+    if importlib.util.find_spec("onnxruntime_qnn") is None:
+        raise ConfigError(
+            "The package onnxruntime-qnn (Qualcomm's HTP compiler and emulator) is not installed. It exists "
+            "for Linux x86-64 with glibc 2.35 or newer: run `pip install -r requirements.txt` on such a machine, "
+            "or leave the QNN steps out."
+        )
+    from onnxruntime_qnn.build_and_package_info import qnn_version
+
+    return qnn_version
+
+
+def open_qnn_session(
+    path: Path,
+    soc_model: int,
+    options: Mapping[str, str] | None = None,
+    session_entries: Mapping[str, str] | None = None,
+) -> Any:
+    """Open an ONNX graph on the HTP backend; on x86-64 the session runs in Qualcomm's emulator.
+
+    Run it in a process of its own (the workers here do): the libraries print to stdout, drop files into the
+    working folder, and a crash in them ends the process.
+
+    Args:
+        path: ONNX graph with static shapes, or the wrapper of a compiled context.
+        soc_model: QNN's number of the chip. Without one, float graphs fail with a misleading error.
+        options: More provider options.
+        session_entries: More session configuration entries.
+
+    Raises:
+        Exception: Whatever ONNX Runtime raises; never a silent fallback, which is its default.
+    """
+    import onnxruntime
+    import onnxruntime_qnn
+
+    onnxruntime.set_default_logger_severity(3)
+    if not any(device.ep_name == _PROVIDER for device in onnxruntime.get_ep_devices()):
+        onnxruntime.register_execution_provider_library(_PROVIDER, onnxruntime_qnn.get_library_path())
+    # On x86-64 the device is typed CPU, so only its provider's name tells
+    devices = [device for device in onnxruntime.get_ep_devices() if device.ep_name == _PROVIDER]
+    session_options = onnxruntime.SessionOptions()
+    session_options.log_severity_level = 2
+    entries = {"session.disable_cpu_ep_fallback": "1", **(session_entries or {})}
+    for key, value in entries.items():
+        session_options.add_session_config_entry(key, value)
+    session_options.add_provider_for_devices(
+        devices,
+        {
+            "backend_type": "htp",
+            "soc_model": str(soc_model),
+            # 1, the default, would put the first Quantize and the last Dequantize on the CPU
+            "offload_graph_io_quantization": "0",
+            **(options or {}),
+        },
+    )
+    return onnxruntime.InferenceSession(str(path), sess_options=session_options, enable_fallback=0)
