@@ -1,0 +1,134 @@
+"""The form that quantizes: convolutions with their batch norms folded in and their activations as own layers."""
+
+from collections import Counter
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+import tf_keras
+
+_WEIGHTED = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
+
+
+def fold_batch_norm(model: tf_keras.Model) -> tf_keras.Model:
+    """Rebuild a functional tf_keras model without the batch norms that an integer graph has no operator for.
+
+    - A batch norm right after a linear convolution or dense layer goes into its weights and bias.
+    - Any other batch norm of a feature map (N, H, W, C), such as a pre-activation one, becomes a depthwise 1x1
+      convolution: one weight a channel, which the int8 grid of its channel holds exactly.
+    - A batch norm of vectors (N, D), such as a BNNeck, stays.
+    - A non-linear `activation` argument becomes an `Activation` layer behind its layer.
+
+    The outputs agree with the source to float32 rounding. Folding fixes the batch statistics, so fine-tuning the
+    result is fine-tuning with frozen statistics (Jacob et al., 2018, section 3.2, describes folding for training).
+    """
+    folded_into = _fold_targets(model)
+    twins: dict[str, tf_keras.layers.Layer] = {}
+    tensors = {id(tensor): tensor for tensor in model.inputs}
+    for depth in sorted(model._nodes_by_depth, reverse=True):
+        for node in model._nodes_by_depth[depth]:
+            if node.is_input:
+                continue
+            arguments = tf.nest.map_structure(lambda tensor: tensors[id(tensor)], node.call_args[0])
+            outputs = _apply(node.layer, arguments, folded_into, twins)
+            tensors |= {id(old): new for old, new in _pairs(node.outputs, outputs)}
+    outputs = tf.nest.map_structure(lambda tensor: tensors[id(tensor)], model.output)
+    return tf_keras.Model(model.input, outputs, name=model.name)
+
+
+def _pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:
+    return list(zip(tf.nest.flatten(old), tf.nest.flatten(new), strict=True))
+
+
+def consumers(model: tf_keras.Model) -> dict[str, list[tf_keras.layers.Layer]]:
+    """Return, by layer name, the layers that read any output of that layer."""
+    readers: dict[str, list[tf_keras.layers.Layer]] = {layer.name: [] for layer in model.layers}
+    for nodes in model._nodes_by_depth.values():
+        for node in nodes:
+            for tensor in [] if node.is_input else tf.nest.flatten(node.keras_inputs):
+                readers[tensor.node.layer.name].append(node.layer)
+    return readers
+
+
+def _fold_targets(model: tf_keras.Model) -> dict[str, tf_keras.layers.BatchNormalization]:
+    """Map the name of each layer that a batch norm can be folded into to that batch norm."""
+    readers = consumers(model)
+    calls = Counter(node.layer.name for nodes in model._nodes_by_depth.values() for node in nodes)
+    outputs = {tensor.node.layer.name for tensor in tf.nest.flatten(model.output)}
+    targets = {}
+    for layer in model.layers:
+        following = readers[layer.name]
+        if (
+            isinstance(layer, _WEIGHTED)
+            and layer.activation is tf_keras.activations.linear
+            and len(following) == 1
+            and isinstance(following[0], tf_keras.layers.BatchNormalization)
+            and calls[layer.name] == calls[following[0].name] == 1
+            and layer.name not in outputs
+        ):
+            targets[layer.name] = following[0]
+    return targets
+
+
+def _apply(
+    layer: tf_keras.layers.Layer,
+    inputs: Any,
+    targets: dict[str, tf_keras.layers.BatchNormalization],
+    twins: dict[str, tf_keras.layers.Layer],
+) -> Any:
+    """Apply the quantizable twin of `layer`; a batch norm that was folded is the identity."""
+    if layer in targets.values():
+        return inputs
+    is_map = isinstance(layer, tf_keras.layers.BatchNormalization) and len(inputs.shape) == 4
+    if layer.name not in twins:
+        twins[layer.name] = _depthwise(layer) if is_map else _twin(layer, targets.get(layer.name))
+    twin = twins[layer.name]
+    is_new = not twin.built
+    outputs = twin(inputs)
+    if is_new:
+        twin.set_weights(_affine_weights(layer) if is_map else _weights(layer, targets.get(layer.name)))
+    if isinstance(layer, _WEIGHTED) and layer.activation is not tf_keras.activations.linear:
+        name = f"{layer.name}_activation"
+        twins.setdefault(name, tf_keras.layers.Activation(layer.activation, name=name))
+        return twins[name](outputs)
+    return outputs
+
+
+def _twin(layer: tf_keras.layers.Layer, batch_norm: Any) -> tf_keras.layers.Layer:
+    config = layer.get_config()
+    if isinstance(layer, _WEIGHTED):
+        config |= {"activation": "linear", "use_bias": layer.use_bias or batch_norm is not None}
+    return type(layer).from_config(config)
+
+
+def _depthwise(batch_norm: tf_keras.layers.BatchNormalization) -> tf_keras.layers.DepthwiseConv2D:
+    return tf_keras.layers.DepthwiseConv2D(1, name=batch_norm.name)
+
+
+def _affine(batch_norm: tf_keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:
+    """Return (scale, shift) of shape (C,) in float64 such that batch_norm(x) = scale * x + shift."""
+    mean, variance = (np.asarray(w, np.float64) for w in (batch_norm.moving_mean, batch_norm.moving_variance))
+    gamma = np.asarray(batch_norm.gamma, np.float64) if batch_norm.scale else 1.0
+    beta = np.asarray(batch_norm.beta, np.float64) if batch_norm.center else 0.0
+    scale = gamma / np.sqrt(variance + batch_norm.epsilon)
+    return scale, beta - mean * scale
+
+
+def _affine_weights(batch_norm: tf_keras.layers.BatchNormalization) -> list[np.ndarray]:
+    scale, shift = _affine(batch_norm)
+    return [scale.astype(np.float32)[None, None, :, None], shift.astype(np.float32)]  # (1, 1, C, 1), (C,)
+
+
+def _weights(layer: tf_keras.layers.Layer, batch_norm: Any) -> list[np.ndarray]:
+    """Return the layer's weights with `batch_norm` folded in, if there is one."""
+    weights = layer.get_weights()
+    if batch_norm is None:
+        return weights
+    kernel = weights[0].astype(np.float64)
+    bias = weights[1] if layer.use_bias else 0.0
+    scale, shift = _affine(batch_norm)
+    if isinstance(layer, tf_keras.layers.DepthwiseConv2D):
+        kernel = kernel * scale.reshape(kernel.shape[2:])  # (h, w, C, M) by (C, M)
+    else:
+        kernel = kernel * scale  # (..., out) by (out,)
+    return [kernel.astype(np.float32), (bias * scale + shift).astype(np.float32)]

@@ -1,0 +1,54 @@
+"""Keras 3 to ONNX with a static batch, through tf_keras and tf2onnx."""
+
+import logging
+
+import keras
+import onnx
+import tensorflow as tf
+import tf2onnx
+import tf_keras
+
+from common.quantization.bridge import to_tf_keras
+from common.quantization.fold import fold_batch_norm
+
+OPSET = 17
+"""What tf2onnx 1.17 and the QNN execution provider both support fully."""
+
+INPUT, OUTPUT = "images", "embedding"
+
+
+def export_onnx(
+    model: keras.Model, batch_size: int = 1, nchw: bool = False, opset: int = OPSET
+) -> onnx.ModelProto:
+    """Export a functional Keras 3 model to float ONNX: `images` -> `embedding`, static batch.
+
+    Batch norms are folded first (`fold_batch_norm`), so the graph has one operator per integer operator of the
+    HTP. The outputs equal the source to 1e-4.
+
+    Args:
+        model: rescaled float32 images (N, H, W, C) -> embeddings (N, D).
+        batch_size: images per run; QNN compiles static shapes only.
+        nchw: input layout. The HTP computes in NHWC: with NHWC images, the transposition that ONNX needs and the
+            one that the QNN compiler adds cancel; with NCHW images, one remains at run time.
+        opset: ONNX operator set.
+    """
+    return tf_keras_to_onnx(fold_batch_norm(to_tf_keras(model)), batch_size, nchw, opset)
+
+
+def tf_keras_to_onnx(
+    model: tf_keras.Model, batch_size: int = 1, nchw: bool = False, opset: int = OPSET
+) -> onnx.ModelProto:
+    """Export a tf_keras model with one input and one output in inference mode; see `export_onnx`."""
+    if len(model.inputs) != 1 or len(model.outputs) != 1:
+        raise ValueError(
+            f"model '{model.name}': expected one input and one output, received {len(model.inputs)} and "
+            f"{len(model.outputs)}: give the embedding model, not the training network"
+        )
+    logging.getLogger("tf2onnx").setLevel(logging.WARNING)
+    inference = tf.function(lambda images: {OUTPUT: model(images, training=False)}, autograph=False)
+    signature = [tf.TensorSpec((batch_size, *model.inputs[0].shape[1:]), tf.float32, name=INPUT)]
+    proto, _ = tf2onnx.convert.from_function(
+        inference, input_signature=signature, opset=opset, inputs_as_nchw=[INPUT] if nchw else None
+    )
+    onnx.checker.check_model(proto, full_check=True)
+    return proto
