@@ -28,7 +28,7 @@ DISTANCES: dict[str, Callable[[keras.KerasTensor], keras.KerasTensor]] = {
 
 
 def pair_masks(labels: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.KerasTensor]:
-    """Return the positive pairs (same identity, not the image itself) and the negative ones: booleans (N, N)."""
+    """Return the positive pairs (same identity, two images) and the negatives: booleans (N, N)."""
     same = ops.equal(labels[:, None], labels[None, :])
     itself = ops.cast(ops.eye(ops.shape(labels)[0]), "bool")
     return ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)

@@ -10,8 +10,8 @@ _PUBLISHER = "https://storage.googleapis.com/tensorflow/keras-applications"
 def load_imagenet(network: keras.Model, file: str) -> None:
     """Load published weights, from `<KERAS_HOME>/models` or, where they are not there yet, from the network.
 
-    They were trained on images in [-1, 1]. The weights of the MobileNets are published for several square image
-    sizes; those of 224 serve any size, as the networks are convolutional.
+    They were trained on images in [-1, 1]. The weights of the MobileNets are published for several square
+    image sizes; those of 224 serve any size, as the networks are convolutional.
 
     Args:
         network: A network of `keras.applications` without its top.
