@@ -1,0 +1,49 @@
+# `make demo` and `make test` do all the set-up themselves; both are safe to repeat.
+SHELL := /bin/bash
+VENV := .venv
+BIN := $(VENV)/bin
+PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p -c '' 2>/dev/null && echo $$p && break; done)
+
+.PHONY: demo test lint bench docs lock clean
+
+demo: $(VENV)/.product
+	$(BIN)/python stm32ai_main.py --config-name chain_tqeb_config.yaml
+
+test: lint
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+lint: $(VENV)/.development
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/mypy
+
+bench: $(VENV)/.development
+	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python -m "$$(echo $${script%.py} | tr / .)" || failed=1; done; exit $${failed:-0}
+
+docs: $(VENV)/.development
+	$(BIN)/python -m src.tools.make_docs
+
+# Pin again after a change of a .in file.
+lock: $(VENV)/.development
+	$(BIN)/pip-compile $(LOCK) --output-file=requirements.txt requirements.in
+	$(BIN)/pip-compile $(LOCK) --output-file=requirements-dev.txt requirements-dev.in
+	$(BIN)/pip-compile $(LOCK) --output-file=requirements-gpu.txt requirements-gpu.in
+LOCK := --quiet --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
+
+$(VENV)/.created:
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11, 3.12 or 3.13 is needed; none was found. Set it with: make PYTHON=/path/to/python"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+# The stamp holds the checksum of what is installed: a checkout that only touches the file's time installs nothing.
+$(VENV)/.product: requirements.txt | $(VENV)/.created
+	@sha256sum requirements.txt | cmp -s - $@ || { $(BIN)/pip install --disable-pip-version-check --progress-bar off -q -r requirements.txt && sha256sum requirements.txt > $@.tmp && mv $@.tmp $@; }
+	@touch $@
+
+$(VENV)/.development: requirements-dev.txt $(VENV)/.product
+	@sha256sum requirements-dev.txt | cmp -s - $@ || { $(BIN)/pip install --disable-pip-version-check --progress-bar off -q -r requirements-dev.txt && sha256sum requirements-dev.txt > $@.tmp && mv $@.tmp $@; }
+	@touch $@
+
+clean:
+	rm -rf experiments_outputs .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,182 @@
+"""Which images a configuration means: its folders read, checked and divided."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from common.artifacts import Model
+from common.config import ConfigError
+from src.data.labels import people
+from src.data.preprocessing import Preprocessing
+from src.data.sample import Sample
+from src.data.splits import overlap, split_by_identity, split_by_image
+from src.registries import DATASETS
+from src.schema import Config, PreprocessingSection
+
+_LOGGER = logging.getLogger(__name__)
+_PROJECT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Data:
+    """The images of a run by their purpose; a purpose that no service of the run has is empty."""
+
+    training: Sequence[Sample] = ()
+    validation: Sequence[Sample] = ()
+    query: Sequence[Sample] = ()
+    gallery: Sequence[Sample] = ()
+    calibration: Sequence[Sample] = ()
+
+    @property
+    def validation_is_retrieval(self) -> bool:
+        """Whether the validation identities are unknown to training, so that only retrieval can be scored."""
+        known = {sample.identity for sample in self.training}
+        return not any(sample.identity in known for sample in self.validation)
+
+
+def folders(config: Config) -> dict[str, Path | None]:
+    """The folders by purpose; a synthetic data set brings its own where none is given."""
+    dataset = config.dataset
+    chosen = {
+        "training": dataset.training_path,
+        "validation": dataset.validation_path,
+        "query": dataset.test_query_path,
+        "gallery": dataset.test_gallery_path,
+        "calibration": dataset.quantization_path,
+    }
+    if dataset.dataset_name == "synthetic" and not any(chosen.values()):
+        root = _PROJECT / "datasets" / f"synthetic_{dataset.synthetic_preset}"
+        chosen |= {
+            "training": root / "bounding_box_train",
+            "validation": root / "bounding_box_val",
+            "query": root / "query",
+            "gallery": root / "bounding_box_test",
+        }
+    return chosen
+
+
+def render_if_synthetic(config: Config) -> None:
+    """Render the synthetic preset on its first use."""
+    dataset = config.dataset
+    paths = (
+        dataset.training_path,
+        dataset.validation_path,
+        dataset.test_query_path,
+        dataset.quantization_path,
+    )
+    if dataset.dataset_name == "synthetic" and not any(paths):
+        from datasets.synthetic import generate
+
+        generate(dataset.synthetic_preset, _PROJECT / "datasets" / f"synthetic_{dataset.synthetic_preset}")
+
+
+def read(config: Config, check: bool = True) -> Data:
+    """Read every folder that the run needs, check that its images can be decoded, and divide it.
+
+    Raises:
+        ConfigError: a folder is missing or holds another layout, an image cannot be decoded
+            (`dataset.on_bad_image: raise`), or there are too few images or identities.
+    """
+    render_if_synthetic(config)
+    reader = DATASETS.get(config.dataset.dataset_name)
+    samples: dict[str, list[Sample]] = {}
+    mistakes = []
+    for purpose in _needed(config):
+        path = folders(config)[purpose]
+        if path is None:
+            continue
+        try:
+            samples[purpose] = reader(path)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n  ".join(["the data set cannot be read", *mistakes]))
+    if check:
+        samples = _without_bad_images(config, samples)
+    return _divide(config, samples)
+
+
+def _needed(config: Config) -> list[str]:
+    purposes = []
+    if "training" in config.services:
+        purposes += ["training", "validation"]
+    if "quantization" in config.services:
+        purposes += ["training" if config.dataset.quantization_path is None else "calibration"]
+        if config.quantization is not None and config.quantization.quantizer == "tfmot_qat":
+            purposes += ["training"]
+    if {"evaluation", "benchmarking"} & set(config.services) or "training" in config.services:
+        purposes += ["query", "gallery"]
+    return list(dict.fromkeys(purposes))
+
+
+def _without_bad_images(config: Config, samples: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
+    from src.data.checks import check_images
+
+    everything = list(dict.fromkeys(sample for part in samples.values() for sample in part))
+    good = set(check_images(everything, config.dataset.on_bad_image))
+    return {purpose: [sample for sample in part if sample in good] for purpose, part in samples.items()}
+
+
+def _divide(config: Config, samples: dict[str, list[Sample]]) -> Data:
+    dataset = config.dataset
+    everything = people(samples.get("training", []))
+    training, validation = everything, people(samples.get("validation", []))
+    if "training" in config.services and not validation:
+        split = {"image": split_by_image, "identity": split_by_identity}[dataset.validation_split_by]
+        training, validation = split(everything, dataset.validation_split, dataset.seed)
+    query, gallery = people(samples.get("query", [])), samples.get("gallery", [])
+    _report_overlap(training, query)
+    calibration = _calibration_subset(config, samples.get("calibration", []) or training)
+    return Data(training, validation, query, gallery, calibration)
+
+
+def _report_overlap(training: Sequence[Sample], query: Sequence[Sample]) -> None:
+    shared = overlap(training, query)
+    if shared.identities:
+        _LOGGER.warning(
+            "%d identities are both trained on and tested (%s ...): the test does not measure people never seen",
+            len(shared.identities),
+            ", ".join(str(identity) for identity in shared.identities[:3]),
+        )
+
+
+def _calibration_subset(config: Config, samples: Sequence[Sample]) -> list[Sample]:
+    """A seeded random part of the samples: `dataset.quantization_split`, at most `quantization.max_images`."""
+    if config.quantization is None or not samples:
+        return []
+    share = config.dataset.quantization_split or 1.0
+    count = max(1, min(round(share * len(samples)), config.quantization.max_images))
+    chosen = np.random.default_rng(config.dataset.seed).permutation(len(samples))[:count]
+    return [samples[index] for index in np.sort(chosen)]
+
+
+def preprocessing_of(config: Config, input_shape: tuple[int, int, int]) -> Preprocessing:
+    """The preprocessing that the configuration states, for a network input of this shape.
+
+    Raises:
+        ConfigError: `preprocessing.color_mode` does not give the number of channels of the network.
+    """
+    section = config.preprocessing or PreprocessingSection()
+    return Preprocessing(
+        input_shape=input_shape,
+        scale=section.rescaling.scale,
+        offset=section.rescaling.offset,
+        interpolation=section.resizing.interpolation,
+        aspect_ratio=section.resizing.aspect_ratio,
+        color_mode=section.color_mode,
+    )
+
+
+def preprocessing_for(config: Config, model: Model) -> Preprocessing:
+    """The preprocessing that a model was trained with; the configuration's for a model that does not tell."""
+    if model.preprocessing is None:
+        return preprocessing_of(config, model.input_shape)
+    recorded = Preprocessing(**{**model.preprocessing, "input_shape": model.input_shape})
+    if config.preprocessing is not None and preprocessing_of(config, model.input_shape) != recorded:
+        _LOGGER.warning(
+            "the section preprocessing differs from what %s was trained with, which is used: %s", model.path, recorded
+        )
+    return recorded

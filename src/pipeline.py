@@ -1,0 +1,131 @@
+"""A run: `operation_mode` to services, each checked before the first starts, the newest model flowing to the next."""
+
+import importlib
+import logging
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+from common import tracking
+from common.artifacts import Model, Report, Table
+from common.config import ConfigError
+from common.run import Run, seed_everything
+from src.data.selection import Data, read
+from src.schema import Config
+
+_LOGGER = logging.getLogger(__name__)
+_FREE_BYTES = 1_000_000_000
+
+SERVICES = {
+    "training": "src.services.training",
+    "quantization": "src.services.quantization",
+    "evaluation": "src.services.evaluation",
+    "benchmarking": "src.services.benchmarking",
+}
+"""Service to module; each has `preflight(config, data, model)` and `run(config, data, model, run)`."""
+
+
+def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> None:
+    """Run the services of `config.operation_mode` in order.
+
+    Args:
+        config: The validated configuration.
+        folder: Output folder; it exists.
+        composed: The configuration as the user wrote it, for the history.
+
+    Raises:
+        ConfigError: something that the user wrote, or the data, will not do; raised before the first service runs.
+    """
+    start = perf_counter()
+    run = Run(folder, config.general.global_seed)
+    model = _starting_model(config)
+    services = {name: importlib.import_module(SERVICES[name]) for name in config.services}
+    data = _preflight(config, services, model, run)
+    seed_everything(run.seed, config.general.deterministic_ops)
+    store = tracking.store_of(config.mlflow.uri)
+    _LOGGER.info("operation_mode: %s, output folder: %s", config.operation_mode, folder)
+    with tracking.pipeline_run(store, config.general.project_name, folder.name, composed):
+        for service in config.services:
+            model = _run_service(service, services[service], config, data, model, run)
+        tracking.log_files([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")
+    _LOGGER.info("%s finished after %.0f s, results are in %s", config.operation_mode, perf_counter() - start, folder)
+    _LOGGER.info("to see the history of runs: %s", store.ui_command)
+
+
+def _starting_model(config: Config) -> Model | None:
+    path = config.model.model_path
+    if path is None:
+        return None
+    if not path.is_file():
+        raise ConfigError(f"model.model_path: there is no file {path}")
+    from common.runtime.open_model import open_model
+
+    manifest = Model.load(path)
+    if manifest is not None:
+        return manifest
+    _LOGGER.warning("%s has no manifest: its preprocessing is taken from the configuration", path)
+    with open_model(path) as runtime:
+        return Model(
+            files={path.suffix[1:]: path},
+            precision=runtime.precision,
+            input_shape=runtime.input_shape,
+            embedding_dim=runtime.embedding_dim,
+        )
+
+
+def _preflight(config: Config, services: Mapping[str, Any], model: Model | None, run: Run) -> Data:
+    """Check everything that can be checked, for all services, before the first one spends hours."""
+    free = shutil.disk_usage(run.folder).free
+    if free < _FREE_BYTES:
+        raise ConfigError(f"only {free / 1e6:.0f} MB are free where {run.folder} lies; at least 1000 MB are needed")
+    data = read(config)
+    mistakes = []
+    for service in services.values():
+        try:
+            service.preflight(config, data, model)
+        except ConfigError as error:
+            mistakes.append(str(error))
+    if mistakes:
+        raise ConfigError("\n  ".join(["the run cannot start", *mistakes]))
+    return data
+
+
+def _run_service(name: str, service: Any, config: Config, data: Data, model: Model | None, run: Run) -> Model | None:
+    _LOGGER.info("--- %s ---", name)
+    start = perf_counter()
+    with tracking.stage_run(name):
+        result = service.run(config, data, model, run)
+        seconds = perf_counter() - start
+        tracking.log_metrics({"seconds": seconds})
+        _LOGGER.info("%s took %.0f s", name, seconds)
+        if isinstance(result, Model):
+            tracking.log_files([*result.files.values(), result.save()], "model")
+            return result
+        _show(result, run.folder)
+    return model
+
+
+def _show(report: Report, folder: Path) -> None:
+    for table in report.tables:
+        _LOGGER.info("%s", _text(table))
+    for note in report.notes:
+        _LOGGER.info("%s", note)
+    saved = report.save(folder / f"{report.service}.json")
+    tracking.log_metrics(report.metrics)
+    tracking.log_files([saved, *report.files], report.service)
+
+
+def _text(table: Table) -> str:
+    """A table as text: columns as wide as their longest cell."""
+    cells = [table.columns, *[tuple(_cell(value) for value in row) for row in table.rows]]
+    widths = [max(len(str(row[i])) for row in cells) for i in range(len(table.columns))]
+    lines = ["  ".join(str(value).ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    return "\n".join([table.title, lines[0], "-" * len(lines[0]), *lines[1:]])
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,44 @@
+"""Images to L2-normalised embeddings with any runtime, for the services that compare models."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from common.run import progress
+from src.data.pipeline import evaluation_batches
+from src.data.preprocessing import Preprocessing
+from src.data.sample import Sample
+
+
+def embed(
+    function: Callable[[np.ndarray], np.ndarray],
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    description: str,
+) -> np.ndarray:
+    """Embed all samples in order.
+
+    Args:
+        function: Rescaled images (n, H, W, C) to embeddings (n, D).
+        samples: N samples.
+        preprocessing: From file to rescaled image.
+        batch_size: Images at once.
+        description: Shown beside the progress bar.
+
+    Returns:
+        (N, D) float32 with rows of length 1.
+    """
+    parts = []
+    with progress(description, len(samples), "images") as advance:
+        for images in evaluation_batches(samples, preprocessing, batch_size).as_numpy_iterator():
+            parts.append(function(images))
+            advance(len(images))
+    return l2_normalize(np.concatenate(parts))
+
+
+def l2_normalize(vectors: np.ndarray) -> np.ndarray:
+    """Rows divided by their length; a zero row stays zero."""
+    lengths: Any = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)

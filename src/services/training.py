@@ -1,0 +1,210 @@
+"""Training: from labelled images to `best_model.keras`, an embedding model without anything training-only in it."""
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+
+from common import plotting
+from common.artifacts import Model
+from common.config import ConfigError
+from common.layers.rewrite import with_fused_batch_norm
+from common.run import Run
+from src.data.labels import identity_labels
+from src.data.pipeline import evaluation_batches, training_batches
+from src.data.preprocessing import Preprocessing
+from src.data.sample import Sample
+from src.data.samplers import steps_per_epoch
+from src.data.selection import Data, preprocessing_of
+from src.models._head import embedding_model, reid_network
+from src.registries import AUGMENTATIONS, MODELS
+from src.schema import Config, Training
+from src.training import validation
+from src.training.callbacks import make_callbacks
+from src.training.fit import Best, fit, save_atomically
+from src.training.step import losses_of, make_training_step, make_validation_step
+
+_LOGGER = logging.getLogger(__name__)
+_VALIDATION_BATCH = 64
+
+
+def preflight(config: Config, data: Data, model: Model | None) -> None:
+    """Check that there are enough identities for the batch, and that the input has the channels of the files.
+
+    Raises:
+        ConfigError: there are not.
+    """
+    training = _section(config)
+    identities = len({sample.identity for sample in data.training})
+    wanted = training.batch_size // training.images_per_identity
+    if identities < wanted:
+        raise ConfigError(
+            f"training.batch_size {training.batch_size} with images_per_identity {training.images_per_identity} needs "
+            f"{wanted} identities, the training set has {identities}; set batch_size to "
+            f"{identities * training.images_per_identity} or less"
+        )
+    preprocessing_of(config, model.input_shape if model else config.model.input_shape)
+
+
+def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
+    """Train and return the best embedding model."""
+    training = _section(config)
+    labels, identities = identity_labels(data.training)
+    network = _network(config, training, model, len(identities))
+    preprocessing = preprocessing_of(config, network.input_shape[1:])
+    _LOGGER.info(
+        "training %s on %d images of %d identities, validating on %d images of %s identities, %d trainable weights",
+        network.name, len(data.training), len(identities), len(data.validation),
+        "other" if data.validation_is_retrieval else "the same",
+        sum(int(np.prod(v.shape)) for v in network.trainable_variables),
+    )  # fmt: skip
+    folder = run.make(config.general.saved_models_dir)
+    trained_on = {
+        "dataset_name": config.dataset.dataset_name,
+        "identities": len(identities),
+        "images": len(data.training),
+        "model_name": network.name,
+    }
+    history, best = _fit(config, training, data, network, labels, preprocessing, folder, run)
+    _plot(history, best, run.folder / "Training_curves.png")
+    saved = Model(
+        files={"keras": folder / "best_model.keras"},
+        precision="float32",
+        input_shape=network.input_shape[1:],
+        embedding_dim=network.output["embedding"].shape[-1],
+        preprocessing=asdict(preprocessing),
+        trained_on=trained_on,
+    )
+    saved.save()
+    return saved
+
+
+def _section(config: Config) -> Training:
+    assert config.training is not None
+    return config.training
+
+
+def _network(config: Config, training: Training, model: Model | None, num_identities: int) -> keras.Model:
+    if model is not None:
+        backbone = keras.saving.load_model(model.path, compile=False, safe_mode=True)
+    else:
+        arguments = {"pretrained": True} if config.model.pretrained else {}
+        name = config.model.model_name
+        assert name is not None
+        backbone = MODELS.build(name, arguments, input_shape=config.model.input_shape)
+    return reid_network(backbone, num_identities, training.bnneck, training.dropout)
+
+
+def _fit(
+    config: Config,
+    training: Training,
+    data: Data,
+    network: keras.Model,
+    labels: np.ndarray,
+    preprocessing: Preprocessing,
+    folder: Path,
+    run: Run,
+) -> tuple[dict[str, list[float]], Best]:
+    policy = "float32" if training.mixed_precision == "none" else f"mixed_{training.mixed_precision}"
+    trained = with_fused_batch_norm(network, policy)
+    optimizer = getattr(keras.optimizers, training.optimizer.name)(**training.optimizer.arguments)
+    if training.mixed_precision == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    trained.compile(optimizer=optimizer, jit_compile=False)
+    p, k = training.batch_size // training.images_per_identity, training.images_per_identity
+    steps = training.steps_per_epoch or steps_per_epoch(len(data.training), p, k)
+    batches = training_batches(
+        data.training, labels, preprocessing, p, k, run.seed,
+        # A stream of one epoch holds `steps_per_epoch` batches; asking for fewer or more reads on in the stream.
+        epochs=-(-training.epochs * steps // steps_per_epoch(len(data.training), p, k)),
+        cache=None if config.dataset.cache == "none" else config.dataset.cache,
+        augment=_augmentation(config),
+    )  # fmt: skip
+    losses = losses_of(training)
+    return fit(
+        step=make_training_step(trained, optimizer, losses),
+        batches=batches,
+        epochs=training.epochs,
+        steps_per_epoch=steps,
+        validate=_validator(data, trained, losses, labels, preprocessing),
+        callbacks=make_callbacks(trained, training.callbacks, run.make(config.general.logs_dir)),
+        best=Best("val_mAP", "max") if data.validation_is_retrieval else Best("val_loss", "min"),
+        save=_saver(network, trained, optimizer, preprocessing, folder),
+        names_of=lambda index: [str(data.training[i].path) for i in index],
+        folder=run.folder,
+    )
+
+
+def _augmentation(config: Config) -> Callable[[Any, Any], Any] | None:
+    """The augmentations in their order of appearance, each with its own seed."""
+    functions = [AUGMENTATIONS.build(name, arguments) for name, arguments in config.data_augmentation.items()]
+    if not functions:
+        return None
+
+    def augment(images: Any, seed: Any) -> Any:
+        for number, function in enumerate(functions):
+            images = function(images, seed + [number * 1_000_003, 0])
+        return images
+
+    return augment
+
+
+def _validator(
+    data: Data, network: keras.Model, losses: Any, labels: np.ndarray, preprocessing: Preprocessing
+) -> Callable[[], dict[str, float]]:
+    if data.validation_is_retrieval:
+        query, gallery = validation.split_query_gallery(data.validation)
+        embed_images = validation.embedder(network)
+
+        def embed(samples: Sequence[Sample]) -> np.ndarray:
+            batches = evaluation_batches(samples, preprocessing, _VALIDATION_BATCH)
+            return np.concatenate([embed_images(images) for images in batches])
+
+        return lambda: validation.retrieval(embed, query, gallery)
+    step = make_validation_step(network, losses)
+    label_of = {sample.identity: int(label) for sample, label in zip(data.training, labels, strict=True)}
+    known = [sample for sample in data.validation if sample.identity in label_of]
+    known_labels = np.array([label_of[sample.identity] for sample in known], dtype=np.int32)
+    return lambda: validation.classification(
+        step, evaluation_batches(known, preprocessing, _VALIDATION_BATCH), known_labels
+    )
+
+
+def _saver(
+    network: keras.Model, trained: keras.Model, optimizer: Any, preprocessing: Preprocessing, folder: Path
+) -> Callable[[bool], None]:
+    """Save `last_augmented_model.keras` each epoch, and the two best models when the epoch is the best so far.
+
+    The saved files have Keras's own batch norm and float32 layers, so that any Keras opens them. The augmented
+    ones take pixels in [0, 255], keep the training head, and carry the optimizer's state.
+    """
+    pixels = keras.Input(preprocessing.input_shape, name="pixels")
+    rescaled = keras.layers.Rescaling(preprocessing.scale, preprocessing.offset, name="rescaling")(pixels)
+    augmented = keras.Model(pixels, network(rescaled), name=f"augmented_{network.name}")
+    augmented.compile(optimizer=optimizer, jit_compile=False)
+    embedding = embedding_model(network)
+
+    def save(is_best: bool) -> None:
+        network.set_weights(trained.get_weights())
+        save_atomically(augmented, folder / "last_augmented_model.keras")
+        if is_best:
+            save_atomically(augmented, folder / "best_augmented_model.keras")
+            save_atomically(embedding, folder / "best_model.keras")
+
+    return save
+
+
+def _plot(history: dict[str, list[float]], best: Best, path: Path) -> None:
+    epochs = list(range(1, len(history["loss"]) + 1))
+    shown = [name for name in history if name not in ("learning_rate", "images_per_second")]
+    plotting.line_curves(
+        path,
+        {name: (epochs, history[name]) for name in shown},
+        xlabel="epoch",
+        ylabel="value",
+        title=f"best epoch {best.epoch + 1} by {best.monitor} {best.value:.4g}",
+    )

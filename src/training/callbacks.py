@@ -1,0 +1,46 @@
+"""Callbacks: the built-in ones, those of Keras by name, and learning-rate schedules."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import keras
+
+from common.tracking import log_metrics
+from src.registries import SCHEDULES
+
+
+class TrackEpochs(keras.callbacks.Callback):
+    """Sends the scalars of each epoch to the tracker."""
+
+    def on_epoch_end(self, epoch: int, logs: Mapping[str, float] | None = None) -> None:
+        """Log every scalar of the epoch."""
+        log_metrics(logs or {}, step=epoch + 1)
+
+
+def make_callbacks(
+    network: keras.Model, asked: Mapping[str, Mapping[str, Any] | None], logs_folder: Path
+) -> keras.callbacks.CallbackList:
+    """Return the callbacks of a training: CSV log, TensorBoard, tracker, then those of the configuration.
+
+    Args:
+        network: The compiled network that the callbacks see.
+        asked: `training.callbacks`: names of Keras callbacks or schedules to their arguments.
+        logs_folder: Where `train_metrics.csv` and the TensorBoard files go.
+    """
+    metrics = logs_folder / "metrics"
+    metrics.mkdir(parents=True, exist_ok=True)
+    callbacks = [
+        keras.callbacks.CSVLogger(str(metrics / "train_metrics.csv")),
+        keras.callbacks.TensorBoard(str(logs_folder), write_graph=False),
+        TrackEpochs(),
+        *(_build(name, arguments or {}) for name, arguments in asked.items()),
+    ]
+    return keras.callbacks.CallbackList(callbacks, model=network)
+
+
+def _build(name: str, arguments: Mapping[str, Any]) -> keras.callbacks.Callback:
+    if name in SCHEDULES:
+        schedule: Callable[[int], float] = SCHEDULES.build(name, arguments)
+        return keras.callbacks.LearningRateScheduler(schedule)
+    return getattr(keras.callbacks, name)(**arguments)

@@ -1,0 +1,103 @@
+"""What a network is worth on validation images: as a classifier of known people, or by retrieval of unknown ones."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+
+from src.data.sample import Sample
+from src.metrics.retrieval import retrieval_metrics
+
+
+def classification(
+    step: Callable[[Any, Any], Mapping[str, Any]], batches: Iterable[np.ndarray], labels: np.ndarray
+) -> dict[str, float]:
+    """Average the scalars of a validation step over all images, each once.
+
+    Args:
+        step: (images, labels) to scalars.
+        batches: Images in order, (n, H, W, C) each; all but the last of one size.
+        labels: Label of every image, (N,).
+
+    Returns:
+        `val_loss`, `val_accuracy` and so on.
+    """
+    sums: dict[str, float] = {}
+    start = 0
+    for images in batches:
+        part = labels[start : start + len(images)]
+        for name, value in step(images, part).items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(part)
+        start += len(images)
+    return {f"val_{name}": value / len(labels) for name, value in sums.items()}
+
+
+def retrieval(
+    embed: Callable[[Sequence[Sample]], np.ndarray], query: Sequence[Sample], gallery: Sequence[Sample]
+) -> dict[str, float]:
+    """Score retrieval of validation identities: `val_rank1` and `val_mAP` in [0, 1]."""
+    embeddings = embed([*query, *gallery])
+    metrics = score(embeddings[: len(query)], embeddings[len(query) :], query, gallery)
+    return {"val_rank1": float(metrics.cmc[0]), "val_mAP": float(metrics.mAP)}
+
+
+def score(
+    query_embeddings: np.ndarray,
+    gallery_embeddings: np.ndarray,
+    query: Sequence[Sample],
+    gallery: Sequence[Sample],
+    protocol: str | None = None,
+    distance: str = "cosine",
+    max_rank: int = 50,
+) -> Any:
+    """Retrieval metrics of embeddings in the order of the samples; see `retrieval_metrics`.
+
+    Args:
+        query_embeddings: (Q, D).
+        gallery_embeddings: (G, D).
+        query: Q samples.
+        gallery: G samples.
+        protocol: None takes `market1501` where every sample has a camera, else `no_camera`.
+        distance: `cosine` or `euclidean`.
+        max_rank: Length of the CMC curve.
+    """
+    return retrieval_metrics(
+        query_embeddings,
+        gallery_embeddings,
+        np.array([sample.identity for sample in query]),
+        np.array([sample.identity for sample in gallery]),
+        np.array([sample.camera for sample in query]),
+        np.array([sample.camera for sample in gallery]),
+        protocol=protocol or default_protocol([*query, *gallery]),
+        distance=distance,
+        max_rank=max_rank,
+    )
+
+
+def default_protocol(samples: Sequence[Sample]) -> str:
+    """`market1501` where the layout names more than one camera, else `no_camera`."""
+    cameras = {sample.camera for sample in samples}
+    return "market1501" if len(cameras) > 1 and 0 not in cameras else "no_camera"
+
+
+def split_query_gallery(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
+    """Divide held-out identities: the first image of each identity in each camera is a query, the rest gallery."""
+    seen: set[tuple[int | str, int]] = set()
+    query, gallery = [], []
+    for sample in samples:
+        key = (sample.identity, sample.camera)
+        (gallery if key in seen else query).append(sample)
+        seen.add(key)
+    return query, gallery
+
+
+def embedder(network: keras.Model) -> Callable[[Any], np.ndarray]:
+    """Return images -> embeddings (N, D) of a training network, as one traced function."""
+    import tensorflow as tf
+
+    @tf.function(jit_compile=False, input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)])
+    def embed(images: Any) -> Any:
+        return network(images, training=False)["embedding"]
+
+    return lambda images: embed(images).numpy()
