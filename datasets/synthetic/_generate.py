@@ -1,0 +1,244 @@
+"""Render a preset into a folder, with every core, and always the same bytes."""
+
+import csv
+import hashlib
+import json
+import multiprocessing
+import os
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict
+from functools import cache
+from itertools import repeat
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from common.config import ConfigError, suggest
+from datasets.synthetic._render import render
+from datasets.synthetic.camera import Camera, make_camera, random_pose
+from datasets.synthetic.identity import make_identity
+from datasets.synthetic.layouts import LAYOUTS, Shot
+from datasets.synthetic.presets import PRESETS, Preset
+
+VERSION = 1  # increase it whenever a change makes other pixels: folders made before are then refused
+_MANIFEST = "synthetic.json"
+_TRACKS = "tracks.csv"
+_IN_PROCESS = 500  # with fewer images than this, starting processes takes longer than rendering
+
+
+def generate(
+    preset: str, root: Path, layout: str = "market1501", seed: int = 0, progress: bool = True
+) -> Path:
+    """Render a preset into `root`, unless it is there already.
+
+    The same preset, seed, layout and generator version give the same bytes, whatever the number of processes.
+    The folder appears under its name only when it is complete.
+
+    Args:
+        preset: A name in `PRESETS`.
+        root: The folder to make. It may exist when it is empty or holds this very data set.
+        layout: A name in `LAYOUTS`.
+        seed: The population: another seed gives other people, cameras and images.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        `root`, which holds the layout's folders, `synthetic.json` and, for presets with tracks, `tracks.csv`.
+
+    Raises:
+        ConfigError: an unknown preset or layout, or `root` holds something else.
+    """
+    for kind, name, known in (("preset", preset, PRESETS), ("layout", layout, LAYOUTS)):
+        if name not in known:
+            raise ConfigError(f"unknown {kind} '{name}' of synthetic people, {suggest(name, known)}")
+    root = Path(root)
+    wanted = _manifest(preset, layout, seed)
+    if _is_there(root, wanted):
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}.", dir=root.parent))
+    try:
+        unfinished.chmod(0o755)
+        _write(unfinished, preset, layout, seed, progress)
+        (unfinished / _MANIFEST).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        try:
+            unfinished.replace(root)
+        except OSError:  # another process may have finished the same folder first
+            if not _is_there(root, wanted):
+                raise
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    return root
+
+
+def shots(preset: Preset) -> Iterator[Shot]:
+    """Yield every image of a preset."""
+    first = 1
+    for split, identities in (("train", preset.train), ("val", preset.val), ("test", preset.test)):
+        roles = ["train"] * preset.train_images
+        if split != "train":
+            roles = ["query"] * preset.query_images + ["gallery"] * preset.gallery_images
+        for identity in range(first, first + identities):
+            for camera, (_, scene) in enumerate(preset.cameras, 1):
+                for index, role in enumerate(roles):
+                    if preset.track > 1:
+                        track, frame = 1 + index // preset.track, index % preset.track
+                    else:
+                        track, frame = 0, _scattered(identity, camera, index)
+                    yield Shot(split, role, identity, camera, scene, track, frame)
+        first += identities
+
+
+def render_shot(preset: Preset, seed: int, shot: Shot) -> np.ndarray:
+    """Render one image of a data set, (H, W, 3) or (H, W, 1) uint8; no other image is needed for it."""
+    camera = _camera(preset, seed, shot.camera)
+    who = make_identity(seed, shot.identity)
+    if preset.track == 1:
+        return render(who, camera, _rng(seed, 4, shot.identity, shot.camera, shot.frame))
+    # The walk is the scene's, so that its cameras see it at the same time; the rest is the camera's own.
+    walk = random_pose(camera, _rng(seed, 5, shot.identity, shot.scene, shot.track))
+    rng = _rng(seed, 6, shot.identity, shot.camera, shot.track)
+    return render(who, camera, rng, walk.after(shot.frame))
+
+
+def _rng(*key: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(key))
+
+
+@cache
+def _camera(preset: Preset, seed: int, number: int) -> Camera:
+    return make_camera(preset, seed, number)
+
+
+def _scattered(identity: int, camera: int, index: int) -> int:
+    """Return a frame number that is unique within a camera's images of an identity and says nothing else."""
+    return 1 + (7919 * identity + 104_729 * camera + 611_953 * index) % 999_983
+
+
+def _manifest(preset: str, layout: str, seed: int) -> dict[str, Any]:
+    """Return the contents of `synthetic.json`, which describe the folder's bytes completely."""
+    settings = PRESETS[preset]
+    recipe = {
+        "generator": VERSION,
+        "preset": preset,
+        "seed": seed,
+        "layout": layout,
+        "settings": asdict(settings),
+    }
+    everything = list(shots(settings))
+    images = Counter(
+        shot.split if shot.split == "train" else f"{shot.split}_{shot.role}" for shot in everything
+    )
+    cameras = {str(number): modality for number, (modality, _) in enumerate(settings.cameras, 1)}
+    scenes = {str(number): scene for number, (_, scene) in enumerate(settings.cameras, 1)}
+    return {
+        "content_key": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
+        "generator": VERSION,
+        "preset": preset,
+        "seed": seed,
+        "layout": layout,
+        "cameras": cameras,
+        "scenes": scenes,
+        "identities": {"train": settings.train, "val": settings.val, "test": settings.test},
+        "images": dict(images),
+        "size": [settings.height, settings.width],
+    }
+
+
+def _is_there(root: Path, wanted: dict[str, Any]) -> bool:
+    """Return whether `root` holds the wanted data set; raise when it holds anything else."""
+    if not root.exists():
+        return False
+    if not root.is_dir():
+        raise ConfigError(f"cannot make synthetic people in '{root}': it is a file")
+    manifest = root / _MANIFEST
+    if not manifest.is_file():
+        found = sorted(path.name for path in root.iterdir())
+        if not found:
+            return False
+        raise ConfigError(
+            f"cannot make synthetic people in '{root}': the folder holds {len(found)} entries, for example "
+            f"'{found[0]}', and no {_MANIFEST}; choose an empty or new folder"
+        )
+    try:
+        found_manifest = json.loads(manifest.read_text(encoding="utf-8"))
+        there = {key: found_manifest.get(key) for key in ("preset", "seed", "layout", "generator")}
+        same = found_manifest.get("content_key") == wanted["content_key"]
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
+        raise ConfigError(
+            f"'{manifest}' is not a description of synthetic people; remove '{root}'"
+        ) from error
+    if not same:
+        asked = {key: wanted[key] for key in there}
+        raise ConfigError(
+            f"'{root}' holds other synthetic people: {_spell(there)}; asked for {_spell(asked)}. "
+            "Remove that folder or choose another one"
+        )
+    return True
+
+
+def _spell(settings: dict[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in settings.items())
+
+
+def _write(root: Path, preset: str, layout: str, seed: int, progress: bool) -> None:
+    settings = PRESETS[preset]
+    everything = list(shots(settings))
+    for folder in {Path(LAYOUTS[layout](shot)).parent for shot in everything}:
+        (root / folder).mkdir(parents=True, exist_ok=True)
+    if settings.track > 1:
+        _write_tracks(root, settings, layout, everything)
+    chunks = [everything[start : start + 64] for start in range(0, len(everything), 64)]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, disable=not progress) as bar:
+        task = bar.add_task(f"Synthetic people '{preset}'", total=len(everything))
+        for count in _run(root, preset, layout, seed, chunks):
+            bar.advance(task, count)
+
+
+def _run(root: Path, preset: str, layout: str, seed: int, chunks: list[list[Shot]]) -> Iterator[int]:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    arguments = (repeat(root), repeat(preset), repeat(layout), repeat(seed), chunks)
+    if cores == 1 or 64 * len(chunks) < _IN_PROCESS:
+        yield from map(_write_chunk, *arguments)
+        return
+    # Forking a process that has TensorFlow's threads can hang: start fresh ones.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(cores, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
+        yield from pool.map(_write_chunk, *arguments)
+
+
+def _write_chunk(root: Path, preset: str, layout: str, seed: int, chunk: list[Shot]) -> int:
+    settings = PRESETS[preset]
+    for shot in chunk:
+        quality = _camera(settings, seed, shot.camera).quality
+        (root / LAYOUTS[layout](shot)).write_bytes(encode(render_shot(settings, seed, shot), quality))
+    return len(chunk)
+
+
+def encode(image: np.ndarray, quality: int) -> bytes:
+    """Return an RGB or one-channel image as JPEG."""
+    if image.shape[-1] == 3:
+        image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    ok, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
+    if not ok:
+        raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape} as JPEG")
+    return data.tobytes()
+
+
+def _write_tracks(root: Path, preset: Preset, layout: str, everything: list[Shot]) -> None:
+    """Write which file shows which frame of which walk; frames of one track and number are simultaneous."""
+    with (root / _TRACKS).open("w", encoding="utf-8", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(("file", "split", "identity", "camera", "modality", "scene", "track", "frame"))
+        for shot in everything:
+            modality = preset.cameras[shot.camera - 1][0]
+            track = f"{shot.identity:04d}s{shot.scene + 1}t{shot.track}"
+            row = (shot.split, shot.identity, shot.camera, modality, shot.scene, track, shot.frame)
+            table.writerow((LAYOUTS[layout](shot), *row))
