@@ -11,131 +11,13 @@ import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
-from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
-    default_8bit_quantize_registry,
-    default_8bit_transforms,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import (
-    model_transformer,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_layout_transform import (
-    QuantizeLayoutTransform,
-)
-from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import QuantizeScheme
 
+from common.quantization._tfmot import FLOAT_LAYERS, Scheme, layer_configs, quantize_scope
 from common.quantization.bridge import to_tf_keras
-from common.quantization.fold import consumers, fold_batch_norm
+from common.quantization.fold import fold_batch_norm
 
 Calibration = Callable[[], Iterable[np.ndarray]]
 """Called once, yields rescaled float32 images (n, H, W, C)."""
-
-_L = tf_keras.layers
-_KERNELS = {_L.Conv2D: "kernel", _L.DepthwiseConv2D: "depthwise_kernel", _L.Dense: "kernel"}
-_SAME_GRID = (
-    _L.MaxPooling2D,
-    _L.ZeroPadding2D,
-    _L.Cropping2D,
-    _L.Flatten,
-    _L.Reshape,
-    _L.Permute,
-    _L.Dropout,
-)
-_FLOAT = (_L.BatchNormalization, _L.LayerNormalization, _L.UnitNormalization)
-_FUSES_RELU = (*_KERNELS, _L.Add)
-
-
-class _KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """Symmetric int8 in [-127, 127], one scale per output channel, from the kernel as it is now.
-
-    TFMOT's own quantizer keeps the range of the last training forward pass, which is stale after the last update,
-    and has a single scale for a depthwise kernel.
-    """
-
-    def build(self, tensor_shape: tf.TensorShape, name: str, layer: tf_keras.layers.Layer) -> dict[str, Any]:
-        return {}
-
-    def __call__(self, inputs: tf.Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
-        is_depthwise = inputs.shape.rank == 4 and inputs.shape[-1] == 1 and inputs.shape[-2] != 1
-        kernel = tf.reshape(inputs, inputs.shape[:-1]) if is_depthwise else inputs  # (h, w, C)
-        limit = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=list(range(kernel.shape.rank - 1))))
-        quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            kernel, -limit, limit, num_bits=8, narrow_range=True
-        )
-        return tf.reshape(quantized, inputs.shape)
-
-    def get_config(self) -> dict[str, Any]:
-        return {}
-
-
-class _LayerConfig(tfmot.quantization.keras.QuantizeConfig):
-    """What of one layer is quantized: its kernel (attribute name or None), its output (quantizer or None)."""
-
-    def __init__(self, kernel: str | None, output: str | None) -> None:
-        self.kernel = kernel
-        self.output = output
-
-    def get_weights_and_quantizers(self, layer: tf_keras.layers.Layer) -> list[tuple[Any, Any]]:
-        return [(getattr(layer, self.kernel), _KernelQuantizer())] if self.kernel else []
-
-    def set_quantize_weights(
-        self, layer: tf_keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]
-    ) -> None:
-        for kernel in quantize_weights:
-            setattr(layer, self.kernel or "", kernel)
-
-    def get_activations_and_quantizers(self, layer: tf_keras.layers.Layer) -> list[tuple[Any, Any]]:
-        return []
-
-    def set_quantize_activations(
-        self, layer: tf_keras.layers.Layer, quantize_activations: Sequence[Any]
-    ) -> None:
-        pass
-
-    def get_output_quantizers(self, layer: tf_keras.layers.Layer) -> list[Any]:
-        return [_OUTPUT_QUANTIZERS[self.output]()] if self.output else []
-
-    def get_config(self) -> dict[str, Any]:
-        return {"kernel": self.kernel, "output": self.output}
-
-
-def _calibrated() -> Any:
-    return tfmot.quantization.keras.quantizers.MovingAverageQuantizer(
-        num_bits=8, per_axis=False, symmetric=False, narrow_range=False
-    )
-
-
-def _unit() -> Any:
-    """The grid of TFLite's int8 sigmoid: scale 1 / 256, lowest value 0."""
-    return tfmot.quantization.keras.quantizers.FixedQuantizer(
-        num_bits=8, init_min=0.0, init_max=255 / 256, narrow_range=False
-    )
-
-
-_OUTPUT_QUANTIZERS: dict[str | None, Callable[[], Any]] = {"calibrated": _calibrated, "unit": _unit}
-
-
-class _Transform(QuantizeLayoutTransform):
-    """Only the input gets its quantizer here: TFMOT's pattern for layer + ReLU drops the kernel's quantizer."""
-
-    def apply(self, model: tf_keras.Model, layer_quantize_map: dict[str, Any]) -> tuple[tf_keras.Model, Any]:
-        return model_transformer.ModelTransformer(
-            model, [default_8bit_transforms.InputLayerQuantize()], set(layer_quantize_map), layer_quantize_map
-        ).transform()
-
-
-class _Scheme(QuantizeScheme):
-    def get_layout_transformer(self) -> _Transform:
-        return _Transform()
-
-    def get_quantize_registry(self) -> Any:
-        return default_8bit_quantize_registry.Default8BitQuantizeRegistry()
-
-
-def quantize_scope() -> Any:
-    """Return the scope in which a saved QAT model loads (`tf_keras.models.load_model`)."""
-    return tfmot.quantization.keras.quantize_scope(
-        {"_LayerConfig": _LayerConfig, "_KernelQuantizer": _KernelQuantizer}
-    )
 
 
 def prepare_qat(
@@ -161,7 +43,7 @@ def prepare_qat(
     unknown = set(float_layers) - {layer.name for layer in folded.layers}
     if unknown:
         raise ValueError(f"float_layers: no layer is named {sorted(unknown)} in model '{model.name}'")
-    configs = _layer_configs(folded, frozenset(float_layers))
+    configs = layer_configs(folded, frozenset(float_layers))
     with quantize_scope():
         annotated = tf_keras.models.clone_model(
             folded,
@@ -170,40 +52,12 @@ def prepare_qat(
             ),
         )
         annotated.set_weights(folded.get_weights())
-        qat_model = tfmot.quantization.keras.quantize_apply(annotated, _Scheme())
+        qat_model = tfmot.quantization.keras.quantize_apply(annotated, Scheme())
     for layer in qat_model.layers:
-        if isinstance(getattr(layer, "layer", None), _FLOAT):
+        if isinstance(getattr(layer, "layer", None), FLOAT_LAYERS):
             layer.trainable = False
     calibrate_ranges(qat_model, calibration)
     return qat_model
-
-
-def _layer_configs(model: tf_keras.Model, float_layers: frozenset[str]) -> dict[str, _LayerConfig]:
-    readers = consumers(model)
-    configs = {}
-    for layer in model.layers:
-        is_float = layer.name in float_layers or isinstance(layer, _FLOAT)
-        kernel = None if is_float else _KERNELS.get(type(layer))
-        output = None if is_float else _output_quantizer(layer, readers[layer.name])
-        configs[layer.name] = _LayerConfig(kernel, output)
-    return configs
-
-
-def _output_quantizer(layer: tf_keras.layers.Layer, following: list[tf_keras.layers.Layer]) -> str | None:
-    if isinstance(layer, _SAME_GRID):
-        return None
-    if _activation(layer) is tf_keras.activations.sigmoid:
-        return "unit"
-    feeds_relu_only = bool(following) and all(_is_relu(reader) for reader in following)
-    return None if isinstance(layer, _FUSES_RELU) and feeds_relu_only else "calibrated"
-
-
-def _activation(layer: tf_keras.layers.Layer) -> Any:
-    return layer.activation if isinstance(layer, _L.Activation) else None
-
-
-def _is_relu(layer: tf_keras.layers.Layer) -> bool:
-    return isinstance(layer, _L.ReLU) or getattr(_activation(layer), "__name__", "") in ("relu", "relu6")
 
 
 @contextmanager
@@ -249,3 +103,50 @@ def _on_grid(low: float, high: float) -> tuple[float, float]:
     scale = max(high - low, 1e-6) / 255
     zero_point = round(-low / scale)
     return -zero_point * scale, (255 - zero_point) * scale
+
+
+def fine_tune(
+    qat_model: tf_keras.Model,
+    teacher: keras.Model,
+    batches: Iterable[Any],
+    steps: int,
+    learning_rate: float = 1e-4,
+    freeze_share: float = 0.0,
+    extra_loss: Callable[..., tf.Tensor] | None = None,
+    on_step: Callable[[int, dict[str, float]], None] | None = None,
+) -> None:
+    """Train `qat_model` in place to give the embeddings of `teacher`: loss = mean(1 - cosine) (+ extra loss).
+
+    Args:
+        qat_model: model of `prepare_qat`.
+        teacher: the float Keras 3 model that it was made from.
+        batches: yields images (n, H, W, C), or tuples (images, ...) whose rest goes to `extra_loss`.
+        steps: number of updates; fewer if `batches` ends before.
+        learning_rate: of Adam, decayed to 0 by a half cosine.
+        freeze_share: share of the steps in which activation ranges follow the data.
+        extra_loss: called as `extra_loss(embeddings, *rest of the batch)`, returns a scalar to add.
+        on_step: called after each update with its number (from 1) and {"loss", "cosine", "learning_rate"}.
+    """
+    schedule = tf_keras.optimizers.schedules.CosineDecay(learning_rate, steps)
+    optimizer = tf_keras.optimizers.Adam(schedule, jit_compile=False)
+    weights = [w for layer in qat_model.layers if layer.trainable for w in layer.trainable_weights]
+    optimizer.build(weights)
+
+    def step(images: tf.Tensor, rest: Sequence[tf.Tensor], follow: bool) -> tuple[tf.Tensor, tf.Tensor]:
+        target = tf.math.l2_normalize(tf.cast(teacher(images, training=False), tf.float32), axis=-1)
+        with tf.GradientTape() as tape:
+            embeddings = qat_model(images, training=follow)
+            cosine = tf.reduce_mean(
+                tf.reduce_sum(target * tf.math.l2_normalize(embeddings, axis=-1), axis=-1)
+            )
+            loss = 1.0 - cosine + (extra_loss(embeddings, *rest) if extra_loss else 0.0)
+        optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
+        return loss, cosine
+
+    compiled = tf.function(step, autograph=False, jit_compile=False)
+    for index, batch in zip(range(1, steps + 1), batches, strict=False):
+        images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
+        loss, cosine = compiled(tf.convert_to_tensor(images), rest, index <= freeze_share * steps)
+        if on_step is not None:
+            rate = float(schedule(index - 1))
+            on_step(index, {"loss": float(loss), "cosine": float(cosine), "learning_rate": rate})

@@ -1,0 +1,164 @@
+"""How TFMOT is told what to quantize: quantizers, one configuration per layer, and the scheme."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+import tensorflow_model_optimization as tfmot
+import tf_keras
+from tensorflow_model_optimization.python.core.quantization.keras.default_8bit import (
+    default_8bit_quantize_registry,
+    default_8bit_transforms,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.graph_transformations import (
+    model_transformer,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layout_transform import (
+    QuantizeLayoutTransform,
+)
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import QuantizeScheme
+
+from common.quantization.fold import consumers
+
+_L = tf_keras.layers
+_KERNELS = {_L.Conv2D: "kernel", _L.DepthwiseConv2D: "depthwise_kernel", _L.Dense: "kernel"}
+_SAME_GRID = (
+    _L.MaxPooling2D,
+    _L.ZeroPadding2D,
+    _L.Cropping2D,
+    _L.Flatten,
+    _L.Reshape,
+    _L.Permute,
+    _L.Dropout,
+)
+FLOAT_LAYERS = (_L.BatchNormalization, _L.LayerNormalization, _L.UnitNormalization)
+_FUSES_RELU = (*_KERNELS, _L.Add)
+
+
+class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
+    """Symmetric int8 in [-127, 127], one scale per output channel, from the kernel as it is now.
+
+    TFMOT's own quantizer keeps the range of the last training forward pass, which is stale after the last update,
+    and has a single scale for a depthwise kernel.
+    """
+
+    def __init__(self, is_depthwise: bool) -> None:
+        self.is_depthwise = is_depthwise
+
+    def build(self, tensor_shape: tf.TensorShape, name: str, layer: tf_keras.layers.Layer) -> dict[str, Any]:
+        return {}
+
+    def __call__(self, inputs: tf.Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
+        # (h, w, C, M) -> (h, w, C * M): output channels last
+        kernel = tf.reshape(inputs, (*inputs.shape[:-2], -1)) if self.is_depthwise else inputs
+        limit = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=list(range(kernel.shape.rank - 1))))
+        quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
+            kernel, -limit, limit, num_bits=8, narrow_range=True
+        )
+        return tf.reshape(quantized, inputs.shape)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"is_depthwise": self.is_depthwise}
+
+
+class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
+    """What of one layer is quantized: its kernel (attribute name or None), its output (quantizer or None)."""
+
+    def __init__(self, kernel: str | None, output: str | None) -> None:
+        self.kernel = kernel
+        self.output = output
+
+    def get_weights_and_quantizers(self, layer: tf_keras.layers.Layer) -> list[tuple[Any, Any]]:
+        return (
+            [(getattr(layer, self.kernel), KernelQuantizer(self.kernel == "depthwise_kernel"))]
+            if self.kernel
+            else []
+        )
+
+    def set_quantize_weights(
+        self, layer: tf_keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]
+    ) -> None:
+        for kernel in quantize_weights:
+            setattr(layer, self.kernel or "", kernel)
+
+    def get_activations_and_quantizers(self, layer: tf_keras.layers.Layer) -> list[tuple[Any, Any]]:
+        return []
+
+    def set_quantize_activations(
+        self, layer: tf_keras.layers.Layer, quantize_activations: Sequence[Any]
+    ) -> None:
+        pass
+
+    def get_output_quantizers(self, layer: tf_keras.layers.Layer) -> list[Any]:
+        return [_OUTPUT_QUANTIZERS[self.output]()] if self.output else []
+
+    def get_config(self) -> dict[str, Any]:
+        return {"kernel": self.kernel, "output": self.output}
+
+
+def _calibrated() -> Any:
+    return tfmot.quantization.keras.quantizers.MovingAverageQuantizer(
+        num_bits=8, per_axis=False, symmetric=False, narrow_range=False
+    )
+
+
+def _unit() -> Any:
+    """The grid of TFLite's int8 sigmoid: scale 1 / 256, lowest value 0."""
+    return tfmot.quantization.keras.quantizers.FixedQuantizer(
+        num_bits=8, init_min=0.0, init_max=255 / 256, narrow_range=False
+    )
+
+
+_OUTPUT_QUANTIZERS: dict[str | None, Callable[[], Any]] = {"calibrated": _calibrated, "unit": _unit}
+
+
+class _Transform(QuantizeLayoutTransform):
+    """Only the input gets its quantizer here: TFMOT's pattern for layer + ReLU drops the kernel's quantizer."""
+
+    def apply(self, model: tf_keras.Model, layer_quantize_map: dict[str, Any]) -> tuple[tf_keras.Model, Any]:
+        return model_transformer.ModelTransformer(
+            model, [default_8bit_transforms.InputLayerQuantize()], set(layer_quantize_map), layer_quantize_map
+        ).transform()
+
+
+class Scheme(QuantizeScheme):
+    def get_layout_transformer(self) -> _Transform:
+        return _Transform()
+
+    def get_quantize_registry(self) -> Any:
+        return default_8bit_quantize_registry.Default8BitQuantizeRegistry()
+
+
+def quantize_scope() -> Any:
+    """Return the scope in which a saved QAT model loads (`tf_keras.models.load_model`)."""
+    return tfmot.quantization.keras.quantize_scope(
+        {"LayerConfig": LayerConfig, "KernelQuantizer": KernelQuantizer}
+    )
+
+
+def layer_configs(model: tf_keras.Model, float_layers: frozenset[str]) -> dict[str, LayerConfig]:
+    readers = consumers(model)
+    configs = {}
+    for layer in model.layers:
+        is_float = layer.name in float_layers or isinstance(layer, FLOAT_LAYERS)
+        kernel = None if is_float else _KERNELS.get(type(layer))
+        output = None if is_float else _output_quantizer(layer, readers[layer.name])
+        configs[layer.name] = LayerConfig(kernel, output)
+    return configs
+
+
+def _output_quantizer(layer: tf_keras.layers.Layer, following: list[tf_keras.layers.Layer]) -> str | None:
+    if isinstance(layer, _SAME_GRID):
+        return None
+    if _activation(layer) is tf_keras.activations.sigmoid:
+        return "unit"
+    feeds_relu_only = bool(following) and all(_is_relu(reader) for reader in following)
+    return None if isinstance(layer, _FUSES_RELU) and feeds_relu_only else "calibrated"
+
+
+def _activation(layer: tf_keras.layers.Layer) -> Any:
+    return layer.activation if isinstance(layer, _L.Activation) else None
+
+
+def _is_relu(layer: tf_keras.layers.Layer) -> bool:
+    return isinstance(layer, _L.ReLU) or getattr(_activation(layer), "__name__", "") in ("relu", "relu6")
