@@ -1,0 +1,136 @@
+"""The schema: modes, sections, and ten broken configurations with their messages."""
+
+import copy
+import subprocess
+import sys
+
+import pytest
+
+from common.config import ConfigError, validate
+from src.schema import Config, services_of
+
+BASE = {
+    "operation_mode": "chain_tqeb",
+    "model": {"model_name": "mobilenetv1_a025", "input_shape": "(256, 128, 3)"},
+    "dataset": {"dataset_name": "DeepSportradar", "training_path": "t", "test_query_path": "q", "test_gallery_path": "g"},
+    "training": {"batch_size": 64, "epochs": 2, "optimizer": {"Adam": {"learning_rate": 0.001}}},
+    "quantization": {"quantizer": "TFlite_converter"},
+}
+
+
+def _broken(changes: dict) -> dict:
+    raw = copy.deepcopy(BASE)
+    for path, value in changes.items():
+        *sections, key = path.split(".")
+        section = raw
+        for name in sections:
+            section = section.setdefault(name, {})
+        if value is ...:
+            section.pop(key)
+        else:
+            section[key] = value
+    return raw
+
+
+def test_the_base_is_valid():
+    config = validate(Config, BASE)
+    assert config.dataset.dataset_name == "deepsportradar"
+    assert config.model.input_shape == (256, 128, 3)
+    assert config.preprocessing is None
+    assert config.training.triplet_loss is None
+
+
+@pytest.mark.parametrize(
+    ("mode", "services"),
+    [
+        ("training", ["training"]),
+        ("evaluation", ["evaluation"]),
+        ("quantization", ["quantization"]),
+        ("benchmarking", ["benchmarking"]),
+        ("chain_tqeb", ["training", "quantization", "evaluation", "benchmarking"]),
+        ("chain_tqe", ["training", "quantization", "evaluation"]),
+        ("chain_eqe", ["evaluation", "quantization", "evaluation"]),
+        ("chain_eqeb", ["evaluation", "quantization", "evaluation", "benchmarking"]),
+        ("chain_qb", ["quantization", "benchmarking"]),
+        ("chain_te", ["training", "evaluation"]),
+    ],
+)
+def test_a_mode_is_a_list_of_services(mode, services):
+    assert list(services_of(mode)) == services
+
+
+@pytest.mark.parametrize(
+    ("mode", "reason"),
+    [
+        ("chain_qt", "training starts a model, so it comes first"),
+        ("chain_bq", "benchmarking measures the final model, so it comes last"),
+        ("chain_ee", "evaluation twice in a row measures the same model twice"),
+        ("chain_tqq", "quantization appears more than once"),
+        ("chain_txe", "there is no service 'x'"),
+        ("chain_t", "a single service is written operation_mode: training"),
+        ("prediction", "unknown operation mode 'prediction'"),
+        ("chain_", "unknown operation mode 'chain_'"),
+    ],
+)
+def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
+    with pytest.raises(ConfigError, match=f"operation_mode: .*{reason}"):
+        validate(Config, _broken({"operation_mode": mode}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trainig": {}}, "trainig: unknown key, did you mean 'training'?"),
+        ({"training.epoch": 3}, "training.epoch: unknown key, did you mean 'epochs'?"),
+        ({"training.epochs": 0}, "training.epochs: should be greater than or equal to 1 (received 0)"),
+        ({"training.batch_size": ...}, "training.batch_size: required, but missing"),
+        ({"training.batch_size": 30}, "batch_size must be a multiple of images_per_identity (P x K), received 30 and 4"),
+        ({"training.optimizer": "Adamm"}, "training.optimizer: unknown optimizer 'Adamm', did you mean 'Adam'?"),
+        (
+            {"training.optimizer": {"Adam": {"lr": 0.1}}},
+            "training.optimizer: optimizer 'Adam' has no argument 'lr'",
+        ),
+        (
+            {"model.model_name": "mobilenet_a025"},
+            "model.model_name: unknown model 'mobilenet_a025', did you mean 'mobilenetv",
+        ),
+        ({"model.model_path": "x.keras"}, "model: expected exactly one of model_name and model_path, received both"),
+        (
+            {"quantization.granularity": "per_chanel"},
+            "quantization.granularity: unknown value 'per_chanel', did you mean 'per_channel'?",
+        ),
+        ({"quantization": ...}, "operation_mode 'chain_tqeb' needs the section 'quantization'"),
+        ({"dataset.training_path": None}, "operation_mode 'chain_tqeb' needs dataset.training_path"),
+        ({"dataset.test_query_path": None}, "test_query_path and test_gallery_path go together"),
+        ({"dataset.dataset_name": "Market1502"}, "dataset.dataset_name: unknown dataset 'Market1502', did you mean 'market1501'"),
+        ({"preprocessing.rescaling.scale": "1/0"}, "preprocessing.rescaling.scale: should be a valid number"),
+        ({"preprocessing.resizing.interpolation": "cubic"}, "preprocessing.resizing.interpolation: unknown value 'cubic', did you mean 'bicubic'?"),
+        ({"training.callbacks": {"TensorBoard": {}}}, "callback 'TensorBoard' is built in and cannot be redefined"),
+        ({"training.callbacks": {"LRCosineDecay": {"inital_lr": 1}}}, "has no argument 'inital_lr', did you mean 'initial_lr'?"),
+        ({"data_augmentation.random_flop": {}}, "data_augmentation: unknown augmentation 'random_flop', did you mean 'random_flip'?"),
+        ({"training.triplet_loss": {"mergin": 0.3}}, "training.triplet_loss.mergin: unknown key, did you mean 'margin'?"),
+        ({"training.images_per_identity": 1, "training.triplet_loss": {}}, "triplet_loss needs a positive and a negative in the batch"),
+        ({"quantization.quantization_type": "QAT"}, "quantizer TFlite_converter does PTQ, but quantization_type is QAT"),
+        ({"model.input_shape": "(8, 8, 3)"}, "input_shape must be (height, width, channels) with at least 32 x 32 pixels"),
+        ({"operation_mode": "evaluation"}, "operation_mode 'evaluation' needs model.model_path"),
+    ],
+)  # fmt: skip
+def test_a_broken_configuration_is_answered_by_its_key(changes, message):
+    with pytest.raises(ConfigError) as error:
+        validate(Config, _broken(changes))
+    assert message in str(error.value)
+
+
+def test_the_wrong_kind_of_model_file_is_refused():
+    raw = _broken({"operation_mode": "quantization", "model": {"model_path": "m.tflite"}})
+    with pytest.raises(ConfigError, match=r"takes a .keras file, model.model_path is m.tflite"):
+        validate(Config, raw)
+
+
+def test_an_empty_section_means_its_defaults():
+    assert validate(Config, _broken({"general": None, "evaluation": None})).general.global_seed == 123
+
+
+def test_the_schema_is_light():
+    code = "import sys, src.schema; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'mlflow')))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
