@@ -1,10 +1,14 @@
-"""MobileNet V1: Howard et al., MobileNets, 2017. Suffix: width multiplier in hundredths."""
+"""MobileNet V1: Howard et al., MobileNets, 2017.
+
+The suffix is the width multiplier in hundredths. Published weights expect images in [-1, 1].
+"""
 
 import keras
 
+from src.models._applications import as_backbone
 from src.models._inputs import image_input
-from src.models._pretrained import load_imagenet
 
+# Of the sizes of image for which weights are published, 224 serves all: the networks are convolutional.
 _WEIGHTS = "mobilenet/mobilenet_{width}_224_tf_no_top.h5"
 _WIDTHS = {0.25: "2_5", 0.5: "5_0", 0.75: "7_5", 1.0: "1_0"}
 
@@ -40,7 +44,5 @@ def mobilenetv1_a100(
 def _mobilenetv1(name: str, width: float, input_shape: tuple[int, int, int], pretrained: bool) -> keras.Model:
     images = image_input(input_shape)
     network = keras.applications.MobileNet(input_tensor=images, alpha=width, include_top=False, weights=None)
-    if pretrained:
-        load_imagenet(network, _WEIGHTS.format(width=_WIDTHS[width]))
-    features = keras.layers.GlobalAveragePooling2D(name="features")(network.output)
-    return keras.Model(images, features, name=name)
+    weights = _WEIGHTS.format(width=_WIDTHS[width]) if pretrained else None
+    return as_backbone(network, name, weights)
