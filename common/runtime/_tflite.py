@@ -18,9 +18,9 @@ class TFLiteRuntime(Runtime):
     def __init__(self, path: Path, threads: int | None = None, batch_size: int = 8) -> None:
         self.threads = threads or os.cpu_count() or 1
         self._path = path
-        self._interpreter = self._load(batch_size=1)
-        self._input = _only_input(self._interpreter, path)
-        outputs = self._interpreter.get_output_details()
+        self._single = self._load(batch_size=1)
+        self._input = _only_input(self._single, path)
+        outputs = self._single.get_output_details()
         try:
             self._output = outputs[embedding_index([output["name"] for output in outputs], path)]
             self.embedding_dim = embedding_length(list(self._output["shape"]), path)
@@ -28,11 +28,10 @@ class TFLiteRuntime(Runtime):
             raise ConfigError(str(error)) from error
         _, height, width, channels = (int(size) for size in self._input["shape"])
         self.input_shape = (height, width, channels)
-        quantized = any(tensor["dtype"] == np.int8 for tensor in self._interpreter.get_tensor_details())
+        quantized = any(tensor["dtype"] == np.int8 for tensor in self._single.get_tensor_details())
         self.precision = "int8" if quantized else "float32"
-        self.static_batch = True
-        self.batch_size = 1
-        self._widen(batch_size)
+        self._wide = self._widen(batch_size)
+        self.batch_size = batch_size if self._wide else 1
 
     def _load(self, batch_size: int) -> Any:
         from ai_edge_litert.interpreter import Interpreter
@@ -47,34 +46,35 @@ class TFLiteRuntime(Runtime):
             raise ConfigError(f"LiteRT cannot load {self._path}: {error}") from error
         return interpreter
 
-    def _widen(self, batch_size: int) -> None:
-        """Use batches where the file allows: they keep several threads busy, single images do not.
+    def _widen(self, batch_size: int) -> Any | None:
+        """An interpreter for batches, where the file allows: they keep several threads busy, images do not.
 
         A file converted with a fixed batch may accept the resize and then fail, or fold the batch into
         another axis, so a batch of noise must first give the embeddings that its images give one by one.
         """
         noise = np.random.default_rng(0).uniform(-1, 1, (batch_size, *self.input_shape)).astype(np.float32)
-        single = self._interpreter
-        one_by_one = np.concatenate([self._embed_batch(image[None]) for image in noise])
         try:
-            self._interpreter = self._load(batch_size)
-            together = self._embed_batch(noise)
+            wide = self._load(batch_size)
+            together = self._invoke(wide, noise)
         except (ConfigError, ValueError, RuntimeError):
-            self._interpreter = single
-            return
-        if together.shape == one_by_one.shape and np.allclose(together, one_by_one, rtol=1e-4, atol=1e-5):
-            self.batch_size = batch_size
-        else:
-            self._interpreter = single
+            return None
+        one_by_one = np.concatenate([self._invoke(self._single, image[None]) for image in noise])
+        same = together.shape == one_by_one.shape and np.allclose(together, one_by_one, rtol=1e-4, atol=1e-5)
+        return wide if same else None
+
+    def _invoke(self, interpreter: Any, images: np.ndarray) -> np.ndarray:
+        interpreter.set_tensor(self._input["index"], _quantize(images, self._input))
+        interpreter.invoke()
+        return _dequantize(interpreter.get_tensor(self._output["index"]), self._output)
 
     def _embed_batch(self, images: np.ndarray) -> np.ndarray:
-        self._interpreter.set_tensor(self._input["index"], _quantize(images, self._input))
-        self._interpreter.invoke()
-        return _dequantize(self._interpreter.get_tensor(self._output["index"]), self._output)
+        if self._wide and len(images) == self.batch_size:
+            return self._invoke(self._wide, images)
+        return np.concatenate([self._invoke(self._single, image[None]) for image in images])
 
     def close(self) -> None:
-        """Free the interpreter."""
-        del self._interpreter
+        """Free the interpreters."""
+        del self._single, self._wide
 
 
 def _only_input(interpreter: Any, path: Path) -> dict[str, Any]:

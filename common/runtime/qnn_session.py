@@ -15,8 +15,8 @@ def require_qnn() -> str:
     if importlib.util.find_spec("onnxruntime_qnn") is None:
         raise ConfigError(
             "The package onnxruntime-qnn (Qualcomm's HTP compiler and emulator) is not installed. It exists "
-            "for Linux x86-64 with glibc 2.35 or newer: run `pip install -r requirements.txt` on such a machine, "
-            "or leave the QNN steps out."
+            "for Linux x86-64 with glibc 2.35 or newer: run `pip install -r requirements.txt` on such a "
+            "machine, or leave the QNN steps out."
         )
     from onnxruntime_qnn.build_and_package_info import qnn_version
 
