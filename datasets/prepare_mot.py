@@ -1,8 +1,9 @@
 """Cut the people of MOTChallenge sequences out into a re-identification data set.
 
-``python -m datasets.prepare_mot SEQUENCE... --output DIR`` reads ``img1/``, ``gt/gt.txt`` and ``seqinfo.ini`` of
-every sequence and writes the DeepSportradar layout: ``reid_train/``, ``reid_test/query/``, ``reid_test/gallery/``
-with files named ``<sequence>x<track>_<frame>.jpg``. A sequence is one camera, so evaluate without camera exclusion.
+``python -m datasets.prepare_mot SEQUENCE... --output DIR`` reads ``img1/``, ``gt/gt.txt`` and ``seqinfo.ini``
+of every sequence and writes the DeepSportradar layout: ``reid_train/``, ``reid_test/query/`` and
+``reid_test/gallery/``, with files named ``<sequence>x<track>_<frame>.jpg``. A sequence is one camera, so evaluate
+without camera exclusion.
 
 Ground-truth columns as in Milan et al., "MOT16: A Benchmark for Multi-Object Tracking", 2016, table 3.
 """
@@ -110,7 +111,7 @@ def read_sequence(folder: Path) -> MotSequence:
     for path in (info_path, folder / "gt" / "gt.txt"):
         if not path.is_file():
             raise ConfigError(
-                f"{folder} is no annotated MOTChallenge sequence: expected {path}. (Test sequences have no gt.)"
+                f"{folder} is no annotated MOTChallenge sequence: expected {path}. (Test ones have no gt.)"
             )
     info = configparser.ConfigParser()
     try:
@@ -132,9 +133,8 @@ def _read_boxes(path: Path) -> Iterable[Box]:
         if not line.strip():
             continue
         try:
-            frame, track_id, left, top, width, height, flag, category, visibility, *_ = map(
-                float, line.split(",")
-            )
+            values = [float(value) for value in line.split(",")]
+            frame, track_id, left, top, width, height, flag, category, visibility, *_ = values
         except ValueError as error:
             raise ConfigError(
                 f"{path}, line {number}: expected nine numbers ({_COLUMNS}), separated by commas; "
@@ -171,13 +171,12 @@ def choose_crops(
     if len(identities) < 3:
         left_out = ", ".join(f"{count} {reason}" for reason, count in refused.most_common()) or "none"
         raise ConfigError(
-            f"{len(identities)} identities with {boxes.min_images} or more boxes pass the filter; expected 3 or more. "
-            f"Boxes left out: {left_out}. Lower --min-visibility or --min-height, or give more sequences."
+            f"{len(identities)} identities with {boxes.min_images} or more boxes pass the filter; "
+            f"expected 3 or more. Boxes left out: {left_out}. Lower --min-visibility or --min-height, or give more sequences."
         )
     order = np.random.default_rng(seed).permutation(len(identities))
-    train = {
-        identities[index] for index in order[: min(max(round(train_share * len(order)), 1), len(order) - 2)]
-    }
+    train_count = min(max(round(train_share * len(order)), 1), len(order) - 2)
+    train = {identities[index] for index in order[:train_count]}
     crops: list[Crop] = []
     for identity in identities:
         found = sorted(tracks[identity], key=lambda box: box.frame)

@@ -22,7 +22,7 @@ def host_latency(
         ``p50_ms``, ``p90_ms``, ``p99_ms``, ``mean_ms``, and how they were taken: ``runs``, ``threads``.
 
     Raises:
-        ValueError: The embedder is the HTP emulator, whose time says nothing of latency, or takes batches only,
+        ValueError: The embedder is the HTP emulator, whose time is no latency, or takes batches only,
             or a count is too low.
     """
     if embedder.name == "qnn_htp_emulator":
