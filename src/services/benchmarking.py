@@ -1,0 +1,209 @@
+"""Benchmarking: compile for the NPU, run on its emulator, count, and time what this host can time."""
+
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common.artifacts import Model, Report, Table, write_json
+from common.config import ConfigError
+from common.deployment.host_latency import host_latency
+from common.deployment.macs import count_macs
+from common.deployment.qnn_htp import HtpCompilation, compile_htp, require_qnn
+from common.run import Run, progress
+from common.runtime.open_model import open_model
+from src.data.pipeline import load_images
+from src.data.sample import Sample
+from src.data.selection import Data, preprocessing_for
+from src.schema import Config
+from src.services._embed import l2_normalize
+
+_LOGGER = logging.getLogger(__name__)
+_ENCODINGS = ("legacy", "1.0.0", "2.0.0")
+
+
+def preflight(config: Config, data: Data, model: Model | None) -> None:
+    """Check that the HTP compiler is installed and that there are images to compare on.
+
+    Raises:
+        ConfigError: onnxruntime-qnn is missing (it exists for Linux on x86-64 only), or there are no images.
+    """
+    require_qnn()
+    if not data.query:
+        raise ConfigError("benchmarking compares on test images: set dataset.test_query_path and test_gallery_path")
+    if model is not None:
+        preprocessing_for(config, model)
+
+
+def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
+    """Benchmark a model."""
+    assert model is not None
+    folder = run.make("benchmarking")
+    images = load_images(_spread(data.query, config.benchmarking.parity_images), preprocessing_for(config, model))
+    onnx_path = _onnx_file(model, folder)
+    metrics: dict[str, float] = {}
+    tables, files, notes = [], [], []
+    if onnx_path is None:
+        notes.append(f"{model.path.name} is not an ONNX or Keras model: it was not compiled for the NPU.")
+    else:
+        compilation = compile_htp(onnx_path, folder, config.benchmarking.board)
+        metrics |= _compilation_metrics(compilation, onnx_path)
+        tables += [_summary(compilation, onnx_path, metrics), _placement(compilation)]
+        files += [write_json(folder / "placement.json", {"operators": _rows(compilation)})]
+        files += [p for p in (compilation.context, compilation.context_binary, compilation.dlc) if p is not None]
+        files += _encodings(model, onnx_path, folder)
+        compilation.require_complete()
+        assert compilation.context is not None
+        metrics |= _parity(onnx_path, compilation.context, images)
+        tables.append(_parity_table(metrics, len(images)))
+        notes.append(
+            f"The emulator of onnxruntime-qnn {compilation.qnn_version} ran on this host: its results stand for the "
+            "NPU's arithmetic, its time is no latency, and no device was measured."
+        )
+    latencies = _latencies(config, model, onnx_path, images)
+    tables.append(_latency_table(latencies))
+    metrics |= {f"{name}/host/{key}": value for name, row in latencies.items() for key, value in row.items()}
+    return Report("benchmarking", metrics, tuple(tables), tuple(files), tuple(notes))
+
+
+def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """`count` samples at equal distances, so that many identities are among them."""
+    return [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, count).astype(int))]
+
+
+def _onnx_file(model: Model, folder: Path) -> Path | None:
+    """The model's ONNX file; a float Keras model is exported."""
+    if "onnx" in model.files:
+        return model.files["onnx"]
+    if "keras" not in model.files:
+        return None
+    import keras
+
+    from common.quantization.onnx_export import export_onnx
+
+    path = folder / f"{model.name}.onnx"
+    network = keras.saving.load_model(model.files["keras"], compile=False, safe_mode=True)
+    path.write_bytes(export_onnx(network).SerializeToString())
+    return path
+
+
+def _compilation_metrics(compilation: HtpCompilation, onnx_path: Path) -> dict[str, float]:
+    counts = compilation.counts
+    macs = count_macs(onnx_path)
+    found = {
+        "npu/operators": counts.operators,
+        "npu/integer_operators": counts.integer,
+        "npu/float_operators": counts.floating,
+        "npu/refused_operators": counts.refused,
+        "npu/convolutions": counts.convolutions,
+        "npu/integer_convolutions": counts.integer_convolutions,
+        "npu/partitions": counts.partitions,
+        "npu/context_bytes": compilation.context_bytes,
+        "npu/dlc_bytes": compilation.dlc_bytes,
+        "npu/prepare_host_seconds": compilation.prepare_seconds,
+        "model/macs": macs["macs"],
+        "model/parameters": macs["parameters"],
+        "model/onnx_bytes": onnx_path.stat().st_size,
+    }
+    return {name: float(value) for name, value in found.items() if value is not None}
+
+
+def _summary(compilation: HtpCompilation, onnx_path: Path, metrics: dict[str, float]) -> Table:
+    counts = compilation.counts
+    rows = [
+        ("chip", f"{compilation.soc} (SoC {compilation.soc_model}, Hexagon {compilation.hexagon})"),
+        ("compiler", f"QNN {compilation.qnn_version}, CPU fallback disabled"),
+        ("convolutions in integer", f"{counts.integer_convolutions} of {counts.convolutions}"),
+        ("operators", f"{counts.operators}: {counts.integer} integer, {counts.floating} float, "
+         f"{counts.conversions} conversions, {counts.refused} refused"),
+        ("partitions", counts.partitions),
+        ("multiply-accumulates", f"{metrics['model/macs'] / 1e6:.1f} M"),
+        ("parameters", f"{metrics['model/parameters'] / 1e3:.1f} k"),
+        ("ONNX", f"{onnx_path.stat().st_size / 1e6:.2f} MB"),
+        ("context binary", _size(compilation.context_bytes)),
+        ("DLC", _size(compilation.dlc_bytes)),
+    ]  # fmt: skip
+    return Table(f"{onnx_path.name} on the NPU", ("", "value"), tuple(rows))
+
+
+def _size(size: int | None) -> str:
+    return "not made" if size is None else f"{size / 1e6:.2f} MB"
+
+
+def _rows(compilation: HtpCompilation) -> list[dict[str, Any]]:
+    return [
+        {
+            "name": row.name,
+            "type": row.type,
+            "placed_on": row.placed_on,
+            "kind": row.kind,
+            "inputs": row.inputs,
+            "weights": row.weights,
+            "outputs": row.outputs,
+            "reason": row.reason,
+        }
+        for row in compilation.placement
+    ]
+
+
+def _placement(compilation: HtpCompilation) -> Table:
+    """Operators of one type, place and data type in one row; `placement.json` has each."""
+    groups = Counter(
+        (row.type, row.placed_on, row.kind, ",".join(row.inputs[:1]), ",".join(row.weights), ",".join(row.outputs), row.reason)
+        for row in compilation.placement
+    )
+    return Table(
+        "Operator placement",
+        ("operator", "count", "placed on", "kind", "input", "weights", "output", "reason"),
+        tuple((key[0], count, *key[1:]) for key, count in groups.most_common()),
+    )
+
+
+def _encodings(model: Model, onnx_path: Path, folder: Path) -> list[Path]:
+    """The scales of the graph in Qualcomm's three JSON forms."""
+    if model.precision != "int8":
+        return []
+    import onnx
+
+    from common.quantization.encodings import encodings
+
+    graph = onnx.load(str(onnx_path))
+    return [write_json(folder / f"encodings_{v}.json", encodings(graph, v)) for v in _ENCODINGS]
+
+
+def _parity(onnx_path: Path, context: Path, images: np.ndarray) -> dict[str, float]:
+    """Cosine between ONNX Runtime on the CPU and the HTP emulator, image by image."""
+    with open_model(onnx_path) as reference:
+        expected = l2_normalize(reference.embed(images))
+    parts = []
+    with open_model(context) as emulator, progress("HTP emulator", len(images), "images") as advance:
+        for image in images:
+            parts.append(emulator.embed(image[None]))
+            advance()
+    cosine = np.sum(expected * l2_normalize(np.concatenate(parts)), axis=1)
+    return {"qnn_htp_emulator/parity_cosine_mean": float(cosine.mean()), "qnn_htp_emulator/parity_cosine_min": float(cosine.min())}
+
+
+def _parity_table(metrics: dict[str, float], count: int) -> Table:
+    mean, least = (f"{metrics[f'qnn_htp_emulator/parity_cosine_{key}']:.5f}" for key in ("mean", "min"))
+    return Table(
+        "HTP emulator against ONNX Runtime on test images", ("images", "mean cosine", "least cosine"), ((count, mean, least),)
+    )
+
+
+def _latencies(config: Config, model: Model, onnx_path: Path | None, images: np.ndarray) -> dict[str, dict[str, float]]:
+    paths = {path for role, path in model.files.items() if role == "tflite"} | ({onnx_path} if onnx_path else set())
+    found = {}
+    for path in sorted(paths):
+        with open_model(path, config.general.num_threads) as runtime:
+            found[runtime.name] = host_latency(runtime, images, config.benchmarking.latency_runs)
+    return found
+
+
+def _latency_table(latencies: dict[str, dict[str, float]]) -> Table:
+    columns = ("p50_ms", "p90_ms", "p99_ms", "runs", "threads")
+    rows = tuple((name, *(values[column] for column in columns)) for name, values in latencies.items())
+    return Table("Latency of one image on this host's CPU (not on the NPU)", ("runtime", *columns), rows)
