@@ -1,0 +1,166 @@
+"""Figures to files. The only file that imports matplotlib, which it does when something is drawn."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
+_MARKED_POINTS = 30
+
+
+def line_curves(
+    path: Path,
+    curves: Mapping[str, tuple[Sequence[float] | np.ndarray, Sequence[float] | np.ndarray]],
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+) -> Path:
+    """Draw curves {label: (x, y)}; values that are not finite leave a gap.
+
+    Returns:
+        `path`, a PNG.
+    """
+    figure, axes = _figure(xlabel, ylabel, title)
+    for index, (label, (x, y)) in enumerate(curves.items()):
+        marker = "." if len(x) <= _MARKED_POINTS else None
+        axes.plot(x, y, label=label, color=_COLOURS[index % len(_COLOURS)], linewidth=1.8, marker=marker)
+    _legend(axes, curves)
+    return _save(figure, path)
+
+
+def histogram(
+    path: Path,
+    groups: Mapping[str, Sequence[float] | np.ndarray],
+    xlabel: str,
+    ylabel: str = "density",
+    title: str = "",
+    vline: float | None = None,
+    bins: int = 60,
+) -> Path:
+    """Draw the distribution of each group on common bins, each with area 1, so that sizes may differ.
+
+    Args:
+        path: The PNG.
+        groups: {label: values}; values that are not finite are left out.
+        xlabel: What the values are, with the unit.
+        ylabel: Label of the vertical axis.
+        title: Title.
+        vline: Value to mark, such as a threshold.
+        bins: Number of bins over the range of all groups.
+    """
+    finite = {label: _finite(values) for label, values in groups.items()}
+    finite = {label: values for label, values in finite.items() if len(values)}
+    figure, axes = _figure(xlabel, ylabel, title)
+    if finite:
+        edges = np.histogram_bin_edges(np.concatenate(list(finite.values())), bins)
+        for index, (label, values) in enumerate(finite.items()):
+            colour = _COLOURS[index % len(_COLOURS)]
+            axes.hist(
+                values, edges, density=True, alpha=0.45, color=colour, label=f"{label} (n = {len(values)})"
+            )
+    if vline is not None:
+        axes.axvline(vline, color="#111827", linestyle="--", linewidth=1.2, label=f"{vline:.4g}")
+    axes.set_ylim(bottom=0)
+    _legend(axes, finite)
+    return _save(figure, path)
+
+
+def bars(path: Path, values: Mapping[str, float], xlabel: str, title: str = "", unit: str = "") -> Path:
+    """Draw one horizontal bar per label, first on top, each with its value written beside it."""
+    figure, axes = _figure(xlabel, "", title, height=1.2 + 0.38 * max(1, len(values)))
+    numbers = np.array(list(values.values()), dtype=float)
+    drawn = axes.barh(list(values), np.nan_to_num(numbers), color=_COLOURS[0], height=0.65)
+    axes.bar_label(drawn, [f"{number:.4g}{unit}" for number in numbers], padding=4, fontsize=9)
+    axes.invert_yaxis()
+    axes.margins(x=0.15)
+    axes.grid(visible=False, axis="y")
+    return _save(figure, path)
+
+
+def image_grid(
+    path: Path,
+    images: Sequence[np.ndarray],
+    columns: int,
+    titles: Sequence[str] | None = None,
+    border_colours: Sequence[str | None] | None = None,
+    title: str = "",
+) -> Path:
+    """Draw images row by row.
+
+    Args:
+        path: The PNG.
+        images: uint8 or float in [0, 1], (H, W), (H, W, 1) or (H, W, 3 or 4); sizes may differ.
+        columns: Images in a row.
+        titles: Text above each image.
+        border_colours: Colour of the frame around each image, None for no frame.
+        title: Title of the figure.
+
+    Raises:
+        ValueError: no images, or titles or colours of another number.
+    """
+    if not images or columns < 1:
+        raise ValueError(f"image_grid needs images and at least one column, got {len(images)} and {columns}")
+    for name, given in (("titles", titles), ("border_colours", border_colours)):
+        if given is not None and len(given) != len(images):
+            raise ValueError(f"image_grid: {len(images)} images but {len(given)} {name}")
+    from matplotlib.figure import Figure
+
+    rows = -(-len(images) // columns)
+    ratio = max(image.shape[0] / image.shape[1] for image in images)
+    figure = Figure(figsize=(1.1 * columns + 0.2, (1.1 * ratio + 0.3) * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axes in grid:
+        axes.set_axis_off()
+    for index, (axes, image) in enumerate(zip(grid, images, strict=False)):
+        image = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+        if titles is not None:
+            axes.set_title(titles[index], fontsize=7, pad=2)
+        if border_colours is not None and border_colours[index] is not None:
+            _frame(axes, border_colours[index])
+    if title:
+        figure.suptitle(title, fontsize=10)
+    return _save(figure, path)
+
+
+def _figure(xlabel: str, ylabel: str, title: str, height: float = 4.2) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, height), layout="constrained")
+    axes = figure.subplots()
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    axes.set_title(title, fontsize=11)
+    axes.grid(visible=True, alpha=0.25)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def _frame(axes: Any, colour: str | None) -> None:
+    axes.set_axis_on()
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set(color=colour, linewidth=3)
+
+
+def _legend(axes: Any, entries: Mapping[str, Any]) -> None:
+    if entries:
+        axes.legend(frameon=False, fontsize=9)
+
+
+def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
+    values = np.asarray(values, dtype=float).ravel()
+    return values[np.isfinite(values)]
+
+
+def _save(figure: Any, path: Path) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f".{path.name}.tmp")
+    figure.savefig(unfinished, format="png", dpi=120)
+    unfinished.replace(path)
+    return path

@@ -1,0 +1,71 @@
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from common.config import ConfigError
+from src.data.readers.deepsportradar import deepsportradar as _deepsportradar
+from src.data.readers.market1501 import market1501 as _market1501
+from src.data.sample import Sample
+
+_LAYOUTS = {"market1501": _market1501, "deepsportradar": _deepsportradar}
+_MANIFEST = "synthetic.json"
+_TRACKS = "tracks.csv"
+
+
+def synthetic(path: Path) -> list[Sample]:
+    """Read a folder of synthetic people, made by `python -m datasets.synthetic`.
+
+    The `synthetic.json` above the folder says in which layout it was written and which camera is visible or
+    thermal; a `tracks.csv` beside it names the track of each image.
+
+    Args:
+        path: A folder below the generator's output, for example `bounding_box_train`.
+
+    Raises:
+        ConfigError: the folder is missing or empty, or is not below a `synthetic.json` that can be read.
+    """
+    path = Path(path)
+    root = next(
+        (folder for folder in (path, *path.absolute().parents) if (folder / _MANIFEST).is_file()), None
+    )
+    if root is None:
+        raise ConfigError(
+            f"'{path}' is not below a folder with a {_MANIFEST}: "
+            "make one with `python -m datasets.synthetic`, or name the layout of your images in `dataset.dataset_name`"
+        )
+    layout, modality = _read_manifest(root / _MANIFEST)
+    tracks = _read_tracks(root)
+
+    def complete(sample: Sample) -> Sample:
+        if str(sample.camera) not in modality:
+            raise ConfigError(
+                f"'{sample.path}' is of camera {sample.camera}, but '{root / _MANIFEST}' knows cameras "
+                f"{', '.join(modality)}: the folder was changed after it was made"
+            )
+        file = sample.path.absolute().relative_to(root.absolute()).as_posix()
+        return replace(sample, modality=modality[str(sample.camera)], track=tracks.get(file))
+
+    return [complete(sample) for sample in _LAYOUTS[layout](path)]
+
+
+def _read_manifest(manifest: Path) -> tuple[str, dict[str, str]]:
+    try:
+        content: Any = json.loads(manifest.read_text(encoding="utf-8"))
+        layout, cameras = content["layout"], dict(content["cameras"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ConfigError(
+            f"'{manifest}' is not what `python -m datasets.synthetic` writes ({error!r}): make it anew"
+        ) from error
+    if layout not in _LAYOUTS:
+        raise ConfigError(f"'{manifest}': layout must be one of {', '.join(_LAYOUTS)}, got '{layout}'")
+    return layout, cameras
+
+
+def _read_tracks(root: Path) -> dict[str, str]:
+    table = root / _TRACKS
+    if not table.is_file():
+        return {}
+    with table.open(encoding="utf-8", newline="") as file:
+        return {row["file"]: row["track"] for row in csv.DictReader(file)}
