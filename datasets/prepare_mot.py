@@ -2,8 +2,8 @@
 
 ``python -m datasets.prepare_mot SEQUENCE... --output DIR`` reads ``img1/``, ``gt/gt.txt`` and ``seqinfo.ini``
 of every sequence and writes the DeepSportradar layout: ``reid_train/``, ``reid_test/query/`` and
-``reid_test/gallery/``, with files named ``<sequence>x<track>_<frame>.jpg``. A sequence is one camera, so evaluate
-without camera exclusion.
+``reid_test/gallery/``, with files named ``<sequence>x<track>_<frame>.jpg``. A sequence is one camera, so
+evaluate without camera exclusion.
 
 Ground-truth columns as in Milan et al., "MOT16: A Benchmark for Multi-Object Tracking", 2016, table 3.
 """
@@ -133,14 +133,17 @@ def _read_boxes(path: Path) -> Iterable[Box]:
         if not line.strip():
             continue
         try:
-            values = [float(value) for value in line.split(",")]
-            frame, track_id, left, top, width, height, flag, category, visibility, *_ = values
+            yield _box([float(value) for value in line.split(",")])
         except ValueError as error:
             raise ConfigError(
                 f"{path}, line {number}: expected nine numbers ({_COLUMNS}), separated by commas; "
                 f"received {line!r}."
             ) from error
-        yield Box(int(frame), int(track_id), left, top, width, height, flag != 0, int(category), visibility)
+
+
+def _box(values: Sequence[float]) -> Box:
+    frame, track_id, left, top, width, height, flag, category, visibility, *_ = values
+    return Box(int(frame), int(track_id), left, top, width, height, flag != 0, int(category), visibility)
 
 
 def choose_crops(
@@ -156,8 +159,8 @@ def choose_crops(
     names = Counter(sequence.name for sequence in sequences)
     if twice := [name for name, count in names.items() if count > 1]:
         raise ConfigError(
-            f"The video {twice[0]} is given more than once (MOT17 has it once a detector): its people would be "
-            "in train and test. Give it once."
+            f"The video {twice[0]} is given more than once (MOT17 has it once a detector): its people would "
+            "be in train and test. Give it once."
         )
     tracks: dict[str, list[Box]] = defaultdict(list)
     refused: Counter[str] = Counter()
@@ -172,7 +175,8 @@ def choose_crops(
         left_out = ", ".join(f"{count} {reason}" for reason, count in refused.most_common()) or "none"
         raise ConfigError(
             f"{len(identities)} identities with {boxes.min_images} or more boxes pass the filter; "
-            f"expected 3 or more. Boxes left out: {left_out}. Lower --min-visibility or --min-height, or give more sequences."
+            f"expected 3 or more. Boxes left out: {left_out}. "
+            "Lower --min-visibility or --min-height, or give more sequences."
         )
     order = np.random.default_rng(seed).permutation(len(identities))
     train_count = min(max(round(train_share * len(order)), 1), len(order) - 2)
