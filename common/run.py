@@ -1,14 +1,17 @@
 """One run: its output folder, its seed, its logger and its progress bars."""
 
 import logging
+import os
 import random
+import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LOGGER = logging.getLogger("stm32ai")
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -74,3 +77,30 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[An
             bar.update(task, advance=steps, text=text)
 
         yield advance
+
+
+def load_tensorflow() -> None:
+    """Import TensorFlow and find its devices without the dozen lines that it prints; failures are shown in full.
+
+    Its C++ libraries write to the file descriptor of standard error before any log level applies.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    sys.stderr.flush()
+    terminal = os.dup(2)
+    with tempfile.TemporaryFile("w+") as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            import ai_edge_litert.interpreter  # noqa: F401
+            import tensorflow as tf
+
+            devices = [device.name for device in tf.config.list_logical_devices()]
+        except BaseException:
+            captured.seek(0)
+            os.write(terminal, captured.read().encode())
+            raise
+        finally:
+            os.dup2(terminal, 2)
+            os.close(terminal)
+    for logger in ("absl", "tensorflow", "tf2onnx"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    _LOGGER.info("TensorFlow %s on %s", tf.__version__, ", ".join(devices))

@@ -11,7 +11,7 @@ from typing import Any
 from common import tracking
 from common.artifacts import Model, Report, Table
 from common.config import ConfigError
-from common.run import Run, seed_everything
+from common.run import Run, load_tensorflow, seed_everything
 from src.data.selection import Data, read
 from src.schema import Config
 
@@ -40,6 +40,7 @@ def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> N
     """
     start = perf_counter()
     run = Run(folder, config.general.global_seed)
+    load_tensorflow()
     model = _starting_model(config)
     services = {name: importlib.import_module(SERVICES[name]) for name in config.services}
     data = _preflight(config, services, model, run)
@@ -112,7 +113,7 @@ def _show(report: Report, folder: Path) -> None:
         _LOGGER.info("%s", _text(table))
     for note in report.notes:
         _LOGGER.info("%s", note)
-    saved = report.save(folder / f"{report.service}.json")
+    saved = report.save(folder / report.service / "metrics.json")
     tracking.log_metrics(report.metrics)
     tracking.log_files([saved, *report.files], report.service)
 
