@@ -37,6 +37,6 @@ def _rewrite(
         cls = replacements.get(type(layer), type(layer))
         return cls.from_config({**layer.get_config(), "dtype": policy})
 
-    copy = keras.models.clone_model(model, clone_function=clone)
+    copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())
     return copy

@@ -28,7 +28,7 @@ def as_backbone(network: keras.Model, name: str, weights: str | None) -> keras.M
         if isinstance(layer, keras.layers.BatchNormalization):
             layer.momentum = min(layer.momentum, _LARGEST_MOMENTUM)
     features = keras.layers.GlobalAveragePooling2D(name="features")(network.output)
-    return keras.Model(network.input, features, name=name)
+    return keras.Model(network.inputs[0], features, name=name)
 
 
 def _load_imagenet(network: keras.Model, file: str) -> None:

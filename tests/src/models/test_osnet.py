@@ -33,7 +33,7 @@ def size_of(variables):
 
 
 def multiply_accumulates(model):
-    """Weights times output positions over all calls of layers with a kernel; biases count, as in torchreid."""
+    """Weights x output positions, over all calls of layers with a kernel; biases count as in torchreid."""
     total = 0
     for layer in model.layers:
         if isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D | keras.layers.Dense):

@@ -1,0 +1,109 @@
+"""What every model of the folder keeps."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+from common.config import ConfigError
+from common.layers.rewrite import with_fused_batch_norm, with_keras_batch_norm
+from src.losses.cross_entropy import cross_entropy
+from src.losses.triplet import triplet
+from src.models import mobilenetv1, mobilenetv2, osnet, resnet50v2
+from src.models._head import embedding_model, reid_network
+
+DIMENSIONS = {
+    **dict.fromkeys(["osnet_a025", "osnet_a050", "osnet_a075", "osnet_a100"], 512),
+    "mobilenetv1_a025": 256,
+    "mobilenetv1_a050": 512,
+    "mobilenetv1_a075": 768,
+    "mobilenetv1_a100": 1024,
+    **dict.fromkeys(["mobilenetv2_a035", "mobilenetv2_a050", "mobilenetv2_a075", "mobilenetv2_a100"], 1280),
+    "mobilenetv2_a130": 1664,
+    "mobilenetv2_a140": 1792,
+    "resnet50v2": 2048,
+}
+BUILDERS = {
+    name: builder
+    for module in (mobilenetv1, mobilenetv2, osnet, resnet50v2)
+    for name, builder in inspect.getmembers(module, inspect.isfunction)
+    if builder.__module__ == module.__name__ and not name.startswith("_")
+}
+SMALLEST = ["mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025", "resnet50v2"]
+SHAPE = (64, 32, 3)
+# Weights whose gradient vanishes by construction: a batch norm follows this bias and removes it.
+WITHOUT_GRADIENT = {"fc/bias"}
+
+
+def images(count=8, seed=0):
+    return np.random.default_rng(seed).uniform(-1, 1, (count, *SHAPE)).astype("float32")
+
+
+def with_lively_statistics(model):
+    """Batch-norm weights far from 0 and 1, so that a wrong copy shows and deep features do not vanish."""
+    rng = np.random.default_rng(1)
+    for layer in model.layers:
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.set_weights([rng.uniform(0.5, 1.5, weight.shape) for weight in layer.get_weights()])
+    return model
+
+
+def test_every_model_is_listed():
+    assert set(BUILDERS) == set(DIMENSIONS)
+
+
+@pytest.mark.parametrize(
+    "name", [name if name in SMALLEST else pytest.param(name, marks=pytest.mark.slow) for name in DIMENSIONS]
+)
+def test_one_training_step_reaches_every_weight(name):
+    import tensorflow as tf
+
+    keras.utils.set_random_seed(0)
+    backbone = BUILDERS[name](SHAPE)
+    assert (backbone.name, backbone.output_shape) == (name, (None, DIMENSIONS[name]))
+    network = with_fused_batch_norm(reid_network(backbone, num_identities=4, bnneck=True))
+    for layer in network.layers:
+        if layer.name.endswith(
+            "gate_fc1"
+        ):  # of one channel in the narrowest OSNet: its ReLU may be born dead
+            layer.bias.assign([10.0] * layer.filters)
+    labels = np.repeat(np.arange(4), 2)
+    with tf.GradientTape() as tape:
+        outputs = network(images(), training=True)
+        loss = cross_entropy(outputs["logits"], labels) + triplet(outputs["features"], labels)
+    gradients = tape.gradient(loss, [variable.value for variable in network.trainable_variables])
+    assert np.isfinite(float(loss))
+    for variable, gradient in zip(network.trainable_variables, gradients, strict=True):
+        assert gradient is not None, variable.path
+        assert np.all(np.isfinite(gradient)), variable.path
+        assert np.any(gradient) or variable.path.endswith(tuple(WITHOUT_GRADIENT)), variable.path
+
+
+@pytest.mark.parametrize("name", SMALLEST)
+def test_rewrites_and_file_keep_the_embedding(name, tmp_path):
+    network = reid_network(with_lively_statistics(BUILDERS[name](SHAPE)), num_identities=4, bnneck=True)
+    expected = keras.ops.convert_to_numpy(network(images(), training=False)["embedding"])
+    assert np.ptp(expected) > 1e-3
+    fused = with_fused_batch_norm(network)
+    plain = with_keras_batch_norm(fused)
+    embedding_model(plain).save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    scale = np.abs(expected).max()
+    for found in (fused(images())["embedding"], plain(images())["embedding"], loaded(images())):
+        np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
+    assert [layer.name for layer in plain.layers] == [layer.name for layer in network.layers]
+    assert not any("Fused" in type(layer).__name__ for layer in loaded.layers)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+@pytest.mark.parametrize("name", ["mobilenetv1_a025", "osnet_a025"])
+def test_any_number_of_channels(name, channels):
+    assert BUILDERS[name]((64, 32, channels)).input_shape == (None, 64, 32, channels)
+
+
+@pytest.mark.parametrize("shape", [(256, 128), (16, 16, 3), (256, 128, 0), (256.0, 128, 3)])
+@pytest.mark.parametrize("name", ["mobilenetv1_a025", "osnet_a025"])
+def test_a_wrong_shape_is_explained(name, shape):
+    with pytest.raises(ConfigError, match=r"input_shape: expected \(height, width, channels\)"):
+        BUILDERS[name](shape)
