@@ -3,6 +3,8 @@
 from collections import Counter
 from collections.abc import Iterable
 
+from typing import Any
+
 import numpy as np
 import onnx
 from onnx import numpy_helper
@@ -73,7 +75,9 @@ class OnnxGraph:
             done = {id(node) for node in ready}
             pending = [node for node in pending if id(node) not in done]
         graph = self.model.graph
-        used = {name for node in ordered for name in node.input}
+        used = {name for node in ordered for name in node.input} - {
+            n for node in ordered for n in node.output
+        }
         del graph.node[:], graph.initializer[:], graph.value_info[:]
         graph.node.extend(ordered)
         graph.initializer.extend(
@@ -91,7 +95,7 @@ class OnnxGraph:
             self.nodes = kept
 
 
-def attribute(node: onnx.NodeProto, name: str, default: object = None) -> object:
+def attribute(node: onnx.NodeProto, name: str, default: Any = None) -> Any:
     """Return the value of a node's attribute."""
     for item in node.attribute:
         if item.name == name:

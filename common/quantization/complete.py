@@ -45,6 +45,7 @@ def complete_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = OnnxGraph(onnx.ModelProto.FromString(model.SerializeToString()))
     _fuse_gemm(graph)
     _drop_clipped_activations(graph)
+    _drop_identity_reshapes(graph)
     while _repeat_quantization(graph):
         pass
     for node in list(graph.nodes):
@@ -106,6 +107,18 @@ def _drop_clipped_activations(graph: OnnxGraph) -> None:
             graph.nodes.remove(node)
 
 
+def _drop_identity_reshapes(graph: OnnxGraph) -> None:
+    """tf2onnx turns the layout change of a pooled map (N, C, 1, 1) into a Reshape to the same shape."""
+    inferred = onnx.shape_inference.infer_shapes(graph.model).graph
+    shapes = {
+        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in inferred.value_info
+    }
+    for node in [n for n in graph.nodes if n.op_type == "Reshape" and n.output[0] not in graph.outputs]:
+        if shapes.get(node.input[0], ()) == shapes.get(node.output[0]):
+            graph.redirect(node.output[0], node.input[0])
+            graph.nodes.remove(node)
+
+
 def _activation_range(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[float, float]:
     if node.op_type == "Relu":
         return 0.0, np.inf
@@ -122,17 +135,17 @@ def _quantized_range(graph: OnnxGraph, quantize: onnx.NodeProto) -> tuple[float,
 def _repeat_quantization(graph: OnnxGraph) -> bool:
     """Repeat Q/DQ behind or before one operator that keeps the grid; return whether there was one to do."""
     producers, consumers = graph.producers(), graph.consumers()
-    for node in graph.nodes:
-        if node.op_type not in _SAME_GRID:
-            continue
+    for node in [n for n in graph.nodes if n.op_type in _SAME_GRID]:
         source, result = node.input[0], node.output[0]
         before, after = producers.get(source), consumers.get(result, [])
-        is_quantized_before = before is not None and before.op_type == _DQ
+        if before is None:
+            continue
+        is_quantized_before = before.op_type == _DQ
         is_quantized_after = bool(after) and all(reader.op_type == _Q for reader in after)
         if is_quantized_before and not is_quantized_after:
             _insert_pair(graph, result, list(before.input[1:3]), after)
             return True
-        if is_quantized_after and not is_quantized_before and before is not None:
+        if is_quantized_after and not is_quantized_before:
             _insert_pair(graph, source, list(after[0].input[1:3]), [node])
             return True
     return False
@@ -203,11 +216,14 @@ def _recover_int8(
 
 
 def _dequantized(graph: OnnxGraph, name: str, integers: np.ndarray, scales: np.ndarray, axis: int) -> str:
-    """Add integers and their DQ to the graph; return the name of the dequantized tensor."""
-    quantized = graph.constant(f"{name}_quantized", integers)
-    scale = graph.constant(f"{name}_scale", scales)
-    zero_point = graph.constant(f"{name}_zero_point", np.zeros(scales.shape, integers.dtype))
-    output = graph.fresh(f"{name}_dequantized")
+    """Add integers and their DQ to the graph; return the dequantized tensor, called as the constant it replaces.
+
+    A constant that several operators share becomes one tensor each: their biases have different scales.
+    """
+    output = graph.fresh(name) if name in graph.producers() else name
+    quantized = graph.constant(f"{output}_quantized", integers)
+    scale = graph.constant(f"{output}_scale", scales)
+    zero_point = graph.constant(f"{output}_zero_point", np.zeros(scales.shape, integers.dtype))
     graph.nodes.append(
         helper.make_node(_DQ, [quantized, scale, zero_point], [output], name=output, axis=axis)
     )
