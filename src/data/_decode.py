@@ -52,11 +52,19 @@ def _decode_file(content: Any, channels: int) -> Any:
         )
     image = tf.io.decode_image(content, channels=3, expand_animations=False)
     image.set_shape((None, None, 3))
-    return tf.image.rgb_to_grayscale(image) if channels == 1 else image
+    return _to_grey(image) if channels == 1 else image
 
 
 def _with_alpha(image: Any) -> Any:
-    return tf.concat([image, tf.fill(tf.concat([tf.shape(image)[:2], [1]], 0), tf.uint8.max)], axis=-1)
+    opaque = tf.fill(tf.concat([tf.shape(image)[:2], [1]], axis=0), tf.constant(255, tf.uint8))
+    return tf.concat([image, opaque], axis=-1)
+
+
+def _to_grey(image: Any) -> Any:
+    # ITU-R BT.601, as JPEG. The weights' sum is 1, so that a thermal image keeps its values: those of
+    # tf.image.rgb_to_grayscale sum to 0.9999 and are truncated.
+    luma = tf.tensordot(tf.cast(image, tf.float32), tf.constant((0.299, 0.587, 0.114)), 1)[..., None]
+    return tf.cast(tf.round(luma), tf.uint8)
 
 
 def _resize(image: Any, size: Any, interpolation: str) -> Any:

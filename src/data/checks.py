@@ -6,6 +6,7 @@ import struct
 import zlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +19,7 @@ from src.data.sample import Sample
 _LOGGER = logging.getLogger(__name__)
 _FORMATS = ("JPEG", "PNG", "BMP")
 _BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, Image.DecompressionBombError)
+_PNG_END = b"IEND\xaeB`\x82"
 _SHOWN = 20
 _WORTH_A_BAR = 2000
 
@@ -59,17 +61,20 @@ def _message(bad: Sequence[tuple[Path, str]], total: int) -> str:
 def _reason(path: Path) -> str:
     """Return why a file is not a whole image that the input pipeline can decode, or an empty text."""
     try:
-        with Image.open(path, formats=_FORMATS) as image:
+        content = path.read_bytes()
+        with Image.open(BytesIO(content), formats=_FORMATS) as image:
             if image.format == "BMP" and image.mode not in ("L", "RGB", "RGBA"):
                 return "a BMP with a colour palette or one bit a pixel, which TensorFlow does not decode"
             if image.format == "PNG":
-                # Pillow decodes a PNG that lacks its last bytes, TensorFlow does not.
+                # Loading a PNG checks neither its sums nor its end, as TensorFlow does.
                 image.verify()
-        with Image.open(path, formats=_FORMATS) as image:
+                if _PNG_END not in content:
+                    return "truncated"
+        with Image.open(BytesIO(content), formats=_FORMATS) as image:
             image.draft("L", (1, 1))
             image.load()
     except Image.UnidentifiedImageError:
-        return "empty file" if path.stat().st_size == 0 else "not a JPEG, PNG or BMP file"
+        return "not a JPEG, PNG or BMP file" if content else "empty file"
     except _BROKEN as error:
         return str(error) or type(error).__name__
     return ""

@@ -149,7 +149,7 @@ def _images_of(
 
 
 def _pixels(samples: Sequence[Sample], preprocessing: Preprocessing) -> tf.data.Dataset:
-    paths = [str(sample.path) for sample in samples]
+    paths = tf.constant([str(sample.path) for sample in samples], tf.string)
     return tf.data.Dataset.from_tensor_slices(paths).map(
         lambda path: decode(path, preprocessing), tf.data.AUTOTUNE, deterministic=True
     )

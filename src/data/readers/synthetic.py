@@ -33,7 +33,8 @@ def synthetic(path: Path) -> list[Sample]:
     if root is None:
         raise ConfigError(
             f"'{path}' is not below a folder with a {_MANIFEST}: "
-            "make one with `python -m datasets.synthetic`, or name the layout of your images in `dataset.dataset_name`"
+            "make one with `python -m datasets.synthetic`, or name the layout of your images "
+            "in `dataset.dataset_name`"
         )
     layout, modality = _read_manifest(root / _MANIFEST)
     tracks = _read_tracks(root)
