@@ -34,7 +34,9 @@ def _run(composed: DictConfig) -> None:
     raw = to_plain(composed)
     if not raw:
         names = ", ".join(sorted(path.name for path in EXAMPLES.glob("*.yaml")))
-        raise ConfigError(f"no configuration is given; add --config-name NAME.yaml (in {EXAMPLES.name}/: {names})")
+        raise ConfigError(
+            f"no configuration is given; add --config-name NAME.yaml (in {EXAMPLES.name}/: {names})"
+        )
     config = validate(Config, raw)
     from src.pipeline import run_services
 

@@ -10,7 +10,15 @@ from typing import Any
 
 from common.config import ConfigError
 
-_TOOLS = ("tensorflow", "keras", "tensorflow-model-optimization", "onnx", "tf2onnx", "onnxruntime", "onnxruntime-qnn")
+_TOOLS = (
+    "tensorflow",
+    "keras",
+    "tensorflow-model-optimization",
+    "onnx",
+    "tf2onnx",
+    "onnxruntime",
+    "onnxruntime-qnn",
+)
 
 
 @dataclass(frozen=True)
@@ -127,7 +135,7 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    temporary.replace(path)
     return path
 
 

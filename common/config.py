@@ -15,7 +15,14 @@ from hydra.conf import HelpConf, HydraConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_serializer, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    ValidationError,
+    model_serializer,
+    model_validator,
+)
 
 OUTPUTS = "experiments_outputs"
 _TIMESTAMP = "${now:%Y_%m_%d_%H_%M_%S_%f}"
@@ -114,7 +121,9 @@ class Component(Strict):
             return {"name": name, "arguments": {} if arguments is None else arguments}
         if isinstance(value, Mapping) and set(value) <= {"name", "arguments"} and "name" in value:
             return value
-        raise ValueError("expected a name, or one name with its arguments, such as `Adam: {learning_rate: 0.001}`")
+        raise ValueError(
+            "expected a name, or one name with its arguments, such as `Adam: {learning_rate: 0.001}`"
+        )
 
     @model_serializer
     def _write_spelling(self) -> dict[str, Any]:
@@ -134,7 +143,9 @@ def validate(schema: type[ConfigType], raw: Mapping[str, Any]) -> ConfigType:
         return schema.model_validate(_clean(raw))
     except ValidationError as error:
         lines = [_message(schema, mistake) for mistake in error.errors(include_url=False)]
-        raise ConfigError("invalid configuration\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))) from None
+        raise ConfigError(
+            "invalid configuration\n" + "\n".join(f"  {line}" for line in dict.fromkeys(lines))
+        ) from None
 
 
 def _clean(value: Any) -> Any:
@@ -209,7 +220,9 @@ def expand_environment(text: str) -> str:
     def value_of(match: re.Match[str]) -> str:
         name = match.group(1)
         if name not in os.environ:
-            raise ConfigError(f"environment variable {name} is not set, but the configuration uses ${{{name}}}")
+            raise ConfigError(
+                f"environment variable {name} is not set, but the configuration uses ${{{name}}}"
+            )
         return os.environ[name]
 
     return _ENVIRONMENT_VARIABLE.sub(value_of, text)

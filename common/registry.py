@@ -34,7 +34,7 @@ class Registry:
 
     Args:
         kind: What an entry is, for messages: `model`, `loss`.
-        package: Dotted name of the folder, or of one module. Modules and names that start with an underscore are machinery.
+        package: Dotted name of the folder, or of one module. What starts with an underscore is machinery.
     """
 
     def __init__(self, kind: str, package: str) -> None:
@@ -127,7 +127,12 @@ def _entries_of(path: Path, module: str) -> Iterator[Entry]:
             function: ast.AST | None = node
             if isinstance(node, ast.ClassDef):
                 function = next(
-                    (item for item in node.body if isinstance(item, ast.FunctionDef) and item.name == "__init__"), None
+                    (
+                        item
+                        for item in node.body
+                        if isinstance(item, ast.FunctionDef) and item.name == "__init__"
+                    ),
+                    None,
                 )
             parameters = _parameters(function.args) if isinstance(function, ast.FunctionDef) else {}
             summary = (ast.get_docstring(node) or "").partition("\n")[0]
@@ -135,10 +140,12 @@ def _entries_of(path: Path, module: str) -> Iterator[Entry]:
 
 
 def _parameters(arguments: ast.arguments) -> dict[str, str | None]:
-    positional = [argument.arg for argument in [*arguments.posonlyargs, *arguments.args] if argument.arg != "self"]
+    positional = [
+        argument.arg for argument in [*arguments.posonlyargs, *arguments.args] if argument.arg != "self"
+    ]
     defaults = [ast.unparse(default) for default in arguments.defaults]
     result: dict[str, str | None] = dict(
-        zip(positional, [None] * (len(positional) - len(defaults)) + defaults, strict=True)
+        zip(positional, [*[None] * (len(positional) - len(defaults)), *defaults], strict=True)
     )
     for argument, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
         result[argument.arg] = None if default is None else ast.unparse(default)

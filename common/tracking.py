@@ -56,7 +56,9 @@ def pipeline_run(store: Store, experiment: str, name: str, parameters: Mapping[s
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name=name):
         mlflow.log_params({key: str(value)[:500] for key, value in flatten(parameters).items()})
-        mlflow.set_tags({"git_commit": _git_commit(), **{f"version.{k}": v for k, v in tool_versions().items()}})
+        mlflow.set_tags(
+            {"git_commit": _git_commit(), **{f"version.{k}": v for k, v in tool_versions().items()}}
+        )
         yield
 
 
@@ -101,7 +103,9 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _without_credentials(uri: str) -> str:
     parts = urlsplit(uri)
-    return uri if parts.hostname is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return (
+        uri if parts.hostname is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    )
 
 
 def _git_commit() -> str:

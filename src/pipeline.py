@@ -51,7 +51,9 @@ def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> N
         for service in config.services:
             model = _run_service(service, services[service], config, data, model, run)
         tracking.log_files([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")
-    _LOGGER.info("%s finished after %.0f s, results are in %s", config.operation_mode, perf_counter() - start, folder)
+    _LOGGER.info(
+        "%s finished after %.0f s, results are in %s", config.operation_mode, perf_counter() - start, folder
+    )
     _LOGGER.info("to see the history of runs: %s", store.ui_command)
 
 
@@ -80,7 +82,9 @@ def _preflight(config: Config, services: Mapping[str, Any], model: Model | None,
     """Check everything that can be checked, for all services, before the first one spends hours."""
     free = shutil.disk_usage(run.folder).free
     if free < _FREE_BYTES:
-        raise ConfigError(f"only {free / 1e6:.0f} MB are free where {run.folder} lies; at least 1000 MB are needed")
+        raise ConfigError(
+            f"only {free / 1e6:.0f} MB are free where {run.folder} lies; at least 1000 MB are needed"
+        )
     data = read(config)
     mistakes = []
     for service in services.values():
@@ -93,7 +97,9 @@ def _preflight(config: Config, services: Mapping[str, Any], model: Model | None,
     return data
 
 
-def _run_service(name: str, service: Any, config: Config, data: Data, model: Model | None, run: Run) -> Model | None:
+def _run_service(
+    name: str, service: Any, config: Config, data: Data, model: Model | None, run: Run
+) -> Model | None:
     _LOGGER.info("--- %s ---", name)
     start = perf_counter()
     with tracking.stage_run(name):
@@ -122,7 +128,10 @@ def _text(table: Table) -> str:
     """A table as text: columns as wide as their longest cell."""
     cells = [table.columns, *[tuple(_cell(value) for value in row) for row in table.rows]]
     widths = [max(len(str(row[i])) for row in cells) for i in range(len(table.columns))]
-    lines = ["  ".join(str(value).ljust(width) for value, width in zip(row, widths, strict=True)).rstrip() for row in cells]
+    lines = [
+        "  ".join(str(value).ljust(width) for value, width in zip(row, widths, strict=True)).rstrip()
+        for row in cells
+    ]
     return "\n".join([table.title, lines[0], "-" * len(lines[0]), *lines[1:]])
 
 

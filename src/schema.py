@@ -93,7 +93,10 @@ def _path_or_nothing(value: Any) -> Any:
 OptionalPath = Annotated[FilePath | None, BeforeValidator(_path_or_nothing)]
 ModelName = Annotated[str, _known(MODELS), WithJsonSchema({"type": "string", "enum": list(MODELS)})]
 DatasetName = Annotated[
-    str, BeforeValidator(_reader_name), _known(DATASETS), WithJsonSchema({"type": "string", "examples": list(DATASETS)})
+    str,
+    BeforeValidator(_reader_name),
+    _known(DATASETS),
+    WithJsonSchema({"type": "string", "examples": list(DATASETS)}),
 ]
 BaselineName = Annotated[str, _known(BASELINES), WithJsonSchema({"type": "string", "enum": list(BASELINES)})]
 
@@ -135,7 +138,9 @@ class ModelSection(Strict):
         if self.model_path is not None:
             meaningless = {"pretrained", "input_shape"} & self.model_fields_set
             if meaningless:
-                raise ValueError(f"{' and '.join(sorted(meaningless))} cannot be set with model_path: the file has them")
+                raise ValueError(
+                    f"{' and '.join(sorted(meaningless))} cannot be set with model_path: the file has them"
+                )
         height, width, channels = self.input_shape
         if min(height, width) < 32 or channels not in (1, 3, 4):
             raise ValueError(
@@ -151,7 +156,7 @@ class Dataset(Strict):
     dataset_name: DatasetName = "deepsportradar"
     """The layout of the folders, which says how identity and camera are read (docs/README_DATASETS.md)."""
     synthetic_preset: Literal["tiny", "demo", "bench", "drone"] = "demo"
-    """`dataset_name: synthetic` only: the preset to render into `datasets/synthetic_<preset>` where paths are not set."""
+    """With `dataset_name: synthetic` and no paths: the preset that is rendered into `datasets/synthetic_<preset>`."""
     training_path: OptionalPath = None
     """Folder of the training images."""
     validation_path: OptionalPath = None
@@ -169,7 +174,7 @@ class Dataset(Strict):
     quantization_split: Share | None = None
     """Share of the calibration images to use; all of them (at most `quantization.max_images`) where it is not set."""
     on_bad_image: Literal["raise", "skip"] = "raise"
-    """What to do when an image cannot be decoded: stop before anything runs with the list, or leave it out and count."""
+    """What to do with images that cannot be decoded: stop before anything runs and list them, or leave them out."""
     cache: Literal["none", "memory"] = "none"
     """Keep the resized uint8 training images in memory: faster epochs, 98 kB an image at 256x128."""
     seed: Annotated[int, Field(ge=0)] = 123
@@ -334,9 +339,13 @@ class Quantization(Strict):
     def _type_agrees(self) -> "Quantization":
         kind = "QAT" if self.quantizer == "tfmot_qat" else "PTQ"
         if self.quantization_type not in (None, kind):
-            raise ValueError(f"quantizer {self.quantizer} does {kind}, but quantization_type is {self.quantization_type}")
+            raise ValueError(
+                f"quantizer {self.quantizer} does {kind}, but quantization_type is {self.quantization_type}"
+            )
         if self.quantizer == "tfmot_qat" and self.granularity != "per_channel":
-            raise ValueError("quantizer tfmot_qat quantizes weights per channel, but granularity is per_tensor")
+            raise ValueError(
+                "quantizer tfmot_qat quantizes weights per channel, but granularity is per_tensor"
+            )
         return self
 
 
@@ -389,7 +398,14 @@ class Config(Strict):
         WithJsonSchema(
             {
                 "type": "string",
-                "examples": [*SERVICE_OF_LETTER.values(), "chain_tqeb", "chain_tqe", "chain_eqe", "chain_eqeb", "chain_qb"],
+                "examples": [
+                    *SERVICE_OF_LETTER.values(),
+                    "chain_tqeb",
+                    "chain_tqe",
+                    "chain_eqe",
+                    "chain_eqeb",
+                    "chain_qb",
+                ],
             }
         ),
     ]
@@ -439,7 +455,9 @@ class Config(Strict):
             if service in services and getattr(self, service) is None
         ]
         if services[0] != "training" and self.model.model_path is None:
-            mistakes.append(f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model")
+            mistakes.append(
+                f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model"
+            )
         mistakes += self._wrong_model_file(services[0]) + self._missing_paths(services)
         if mistakes:
             raise ValueError("; ".join(mistakes))
@@ -450,7 +468,9 @@ class Config(Strict):
         needed = MODEL_SUFFIXES["quantization" if "quantization" in self.services else first]
         if path is None or path.suffix in needed:
             return []
-        return [f"operation_mode '{self.operation_mode}' takes a {' or '.join(needed)} file, model.model_path is {path}"]
+        return [
+            f"operation_mode '{self.operation_mode}' takes a {' or '.join(needed)} file, model.model_path is {path}"
+        ]
 
     def _missing_paths(self, services: tuple[str, ...]) -> list[str]:
         dataset = self.dataset

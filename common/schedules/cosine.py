@@ -7,7 +7,9 @@ import math
 from collections.abc import Callable
 
 
-def LRCosineDecay(initial_lr: float, hold_steps: int, decay_steps: int, end_lr: float) -> Callable[[int], float]:
+def LRCosineDecay(
+    initial_lr: float, hold_steps: int, decay_steps: int, end_lr: float
+) -> Callable[[int], float]:
     """Hold the initial rate, then fall to `end_lr` along half a cosine, then stay there.
 
     Args:

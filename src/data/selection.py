@@ -177,6 +177,8 @@ def preprocessing_for(config: Config, model: Model) -> Preprocessing:
     recorded = Preprocessing(**{**model.preprocessing, "input_shape": model.input_shape})
     if config.preprocessing is not None and preprocessing_of(config, model.input_shape) != recorded:
         _LOGGER.warning(
-            "the section preprocessing differs from what %s was trained with, which is used: %s", model.path, recorded
+            "the section preprocessing differs from what %s was trained with, which is used: %s",
+            model.path,
+            recorded,
         )
     return recorded

@@ -13,6 +13,7 @@ from common.config import ConfigError
 from common.deployment.host_latency import host_latency
 from common.deployment.macs import count_macs
 from common.deployment.qnn_htp import HtpCompilation, compile_htp, require_qnn
+from common.quantization.encodings import Version, encodings
 from common.run import Run, progress
 from common.runtime.open_model import open_model
 from src.data.pipeline import load_images
@@ -22,7 +23,7 @@ from src.schema import Config
 from src.services._embed import l2_normalize
 
 _LOGGER = logging.getLogger(__name__)
-_ENCODINGS = ("legacy", "1.0.0", "2.0.0")
+_ENCODINGS: tuple[Version, ...] = ("legacy", "1.0.0", "2.0.0")
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
@@ -33,7 +34,9 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """
     require_qnn()
     if not data.query:
-        raise ConfigError("benchmarking compares on test images: set dataset.test_query_path and test_gallery_path")
+        raise ConfigError(
+            "benchmarking compares on test images: set dataset.test_query_path and test_gallery_path"
+        )
     if model is not None:
         preprocessing_for(config, model)
 
@@ -42,7 +45,9 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     """Benchmark a model."""
     assert model is not None
     folder = run.make("benchmarking")
-    images = load_images(_spread(data.query, config.benchmarking.parity_images), preprocessing_for(config, model))
+    images = load_images(
+        _spread(data.query, config.benchmarking.parity_images), preprocessing_for(config, model)
+    )
     onnx_path = _onnx_file(model, folder)
     metrics: dict[str, float] = {}
     tables, files, notes = [], [], []
@@ -53,7 +58,9 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
         metrics |= _compilation_metrics(compilation, onnx_path)
         tables += [_summary(compilation, onnx_path, metrics), _placement(compilation)]
         files += [write_json(folder / "placement.json", {"operators": _rows(compilation)})]
-        files += [p for p in (compilation.context, compilation.context_binary, compilation.dlc) if p is not None]
+        files += [
+            p for p in (compilation.context, compilation.context_binary, compilation.dlc) if p is not None
+        ]
         files += _encodings(model, onnx_path, folder)
         compilation.require_complete()
         assert compilation.context is not None
@@ -152,7 +159,15 @@ def _rows(compilation: HtpCompilation) -> list[dict[str, Any]]:
 def _placement(compilation: HtpCompilation) -> Table:
     """Operators of one type, place and data type in one row; `placement.json` has each."""
     groups = Counter(
-        (row.type, row.placed_on, row.kind, ",".join(row.inputs[:1]), ",".join(row.weights), ",".join(row.outputs), row.reason)
+        (
+            row.type,
+            row.placed_on,
+            row.kind,
+            ",".join(row.inputs[:1]),
+            ",".join(row.weights),
+            ",".join(row.outputs),
+            row.reason,
+        )
         for row in compilation.placement
     )
     return Table(
@@ -168,8 +183,6 @@ def _encodings(model: Model, onnx_path: Path, folder: Path) -> list[Path]:
         return []
     import onnx
 
-    from common.quantization.encodings import encodings
-
     graph = onnx.load(str(onnx_path))
     return [write_json(folder / f"encodings_{v}.json", encodings(graph, v)) for v in _ENCODINGS]
 
@@ -184,18 +197,27 @@ def _parity(onnx_path: Path, context: Path, images: np.ndarray) -> dict[str, flo
             parts.append(emulator.embed(image[None]))
             advance()
     cosine = np.sum(expected * l2_normalize(np.concatenate(parts)), axis=1)
-    return {"qnn_htp_emulator/parity_cosine_mean": float(cosine.mean()), "qnn_htp_emulator/parity_cosine_min": float(cosine.min())}
+    return {
+        "qnn_htp_emulator/parity_cosine_mean": float(cosine.mean()),
+        "qnn_htp_emulator/parity_cosine_min": float(cosine.min()),
+    }
 
 
 def _parity_table(metrics: dict[str, float], count: int) -> Table:
     mean, least = (f"{metrics[f'qnn_htp_emulator/parity_cosine_{key}']:.5f}" for key in ("mean", "min"))
     return Table(
-        "HTP emulator against ONNX Runtime on test images", ("images", "mean cosine", "least cosine"), ((count, mean, least),)
+        "HTP emulator against ONNX Runtime on test images",
+        ("images", "mean cosine", "least cosine"),
+        ((count, mean, least),),
     )
 
 
-def _latencies(config: Config, model: Model, onnx_path: Path | None, images: np.ndarray) -> dict[str, dict[str, float]]:
-    paths = {path for role, path in model.files.items() if role == "tflite"} | ({onnx_path} if onnx_path else set())
+def _latencies(
+    config: Config, model: Model, onnx_path: Path | None, images: np.ndarray
+) -> dict[str, dict[str, float]]:
+    paths = {path for role, path in model.files.items() if role == "tflite"} | (
+        {onnx_path} if onnx_path else set()
+    )
     found = {}
     for path in sorted(paths):
         with open_model(path, config.general.num_threads) as runtime:

@@ -15,8 +15,7 @@ from common.run import Run
 from common.runtime.open_model import open_model
 from src.data.pipeline import load_pixels
 from src.data.preprocessing import Preprocessing
-from src.data.sample import Sample
-from src.data.selection import Data, preprocessing_for, preprocessing_of
+from src.data.selection import Data, preprocessing_for
 from src.metrics.retrieval import RetrievalMetrics
 from src.registries import BASELINES, MODELS
 from src.schema import Config
@@ -111,16 +110,25 @@ def _baselines(config: Config, data: Data, preprocessing: Preprocessing, model: 
     functions = {name: BASELINES.get(name) for name in config.evaluation.baselines}
     scores = []
     for name, function in functions.items():
-        query, gallery = (_features(function, samples, preprocessing) for samples in (data.query, data.gallery))
+        query, gallery = (
+            _features(function, samples, preprocessing) for samples in (data.query, data.gallery)
+        )
         scores.append(_Score(name, "baseline", "numpy", _score(config, query, gallery, data)))
     network = model.trained_on.get("model_name", config.model.model_name)
     if config.evaluation.random_network and network in MODELS:
         backbone = MODELS.build(network, {}, input_shape=model.input_shape)
-        parts = [
-            embed(lambda x: backbone(x, training=False).numpy(), part, preprocessing, _CHUNK // 8, f"random {network}")
+        query, gallery = (
+            embed(
+                lambda x: backbone(x, training=False).numpy(),
+                part,
+                preprocessing,
+                _CHUNK // 8,
+                f"random {network}",
+            )
             for part in (data.query, data.gallery)
-        ]
-        scores.append(_Score(f"random {network}", "baseline", "keras", _score(config, *parts, data)))
+        )
+        metrics = _score(config, query, gallery, data)
+        scores.append(_Score(f"random {network}", "baseline", "keras", metrics))
     return scores
 
 
@@ -158,10 +166,13 @@ def _megabytes(size: int | None) -> float | None:
 
 def _cmc_curves(folder: Path, scores: list[_Score]) -> Path:
     curves = {
-        f"{s.name} ({s.runtime})": (list(range(1, len(s.metrics.cmc) + 1)), 100 * s.metrics.cmc) for s in scores
+        f"{s.name} ({s.runtime})": (list(range(1, len(s.metrics.cmc) + 1)), 100 * s.metrics.cmc)
+        for s in scores
     }
     path = folder / "cmc.png"
-    plotting.line_curves(path, curves, xlabel="rank", ylabel="queries matched, %", title="Cumulative match characteristic")
+    plotting.line_curves(
+        path, curves, xlabel="rank", ylabel="queries matched, %", title="Cumulative match characteristic"
+    )
     return path
 
 

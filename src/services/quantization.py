@@ -1,7 +1,6 @@
 """Quantization: from a float embedding model to INT8 files for ONNX Runtime, Qualcomm QNN and TFLite."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -61,9 +60,15 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
     return quantized
 
 
-def _tflite_converter(section: Quantization, network: keras.Model, calibration: Calibration, *_: Any) -> Files:
+def _tflite_converter(
+    section: Quantization, network: keras.Model, calibration: Calibration, *_: Any
+) -> Files:
     content = tflite.convert_ptq(
-        network, calibration, section.granularity, section.quantization_input_type, section.quantization_output_type
+        network,
+        calibration,
+        section.granularity,
+        section.quantization_input_type,
+        section.quantization_output_type,
     )
     return {"tflite": content}
 
@@ -123,7 +128,7 @@ _QUANTIZERS: dict[str, Callable[..., Files]] = {
 def _write(path: Path, content: bytes) -> Path:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_bytes(content)
-    os.replace(temporary, path)
+    temporary.replace(path)
     return path
 
 

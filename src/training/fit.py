@@ -1,7 +1,6 @@
 """The training loop: epochs of steps, validation, callbacks, checkpoints."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from common.run import progress
 _LOGGER = logging.getLogger(__name__)
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite; the message names the images of the batch."""
 
 
@@ -68,7 +67,7 @@ def fit(
         The history (name to one value an epoch) and the best epoch.
 
     Raises:
-        TrainingDiverged: the loss is NaN or infinite.
+        TrainingDivergedError: the loss is NaN or infinite.
     """
     history: dict[str, list[float]] = {}
     stream = iter(batches)
@@ -129,9 +128,10 @@ def _stop_diverged(
     scalars: Mapping[str, float], files: Sequence[str], epoch: int, step: int, folder: Path
 ) -> None:
     report = write_json(
-        folder / "diverged_batch.json", {"epoch": epoch, "step": step, "scalars": dict(scalars), "files": list(files)}
+        folder / "diverged_batch.json",
+        {"epoch": epoch, "step": step, "scalars": dict(scalars), "files": list(files)},
     )
-    raise TrainingDiverged(
+    raise TrainingDivergedError(
         f"the loss became {scalars['loss']} in epoch {epoch + 1}, step {step + 1}; the images of that batch are listed "
         f"in {report}. Lower the learning rate, or use mixed_precision: none"
     )
@@ -145,4 +145,4 @@ def save_atomically(model: keras.Model, path: Path) -> None:
     """Save under a temporary name, then rename: a crash while writing leaves the previous file."""
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     model.save(temporary)
-    os.replace(temporary, path)
+    temporary.replace(path)

@@ -91,9 +91,14 @@ def make_validation_step(
     return _compile(step, network) if compiled else step
 
 
-def _compile(step: Callable[[Any, Any], dict[str, Any]], network: keras.Model) -> Callable[[Any, Any], dict[str, Any]]:
+def _compile(
+    step: Callable[[Any, Any], dict[str, Any]], network: keras.Model
+) -> Callable[[Any, Any], dict[str, Any]]:
     """Trace once for any batch size (a trace takes up to 40 s), without XLA (several times slower on a CPU)."""
     import tensorflow as tf
 
-    signature = [tf.TensorSpec((None, *network.input_shape[1:]), tf.float32), tf.TensorSpec((None,), tf.int32)]
+    signature = [
+        tf.TensorSpec((None, *network.input_shape[1:]), tf.float32),
+        tf.TensorSpec((None,), tf.int32),
+    ]
     return tf.function(step, jit_compile=False, input_signature=signature)

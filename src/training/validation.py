@@ -84,7 +84,8 @@ def default_protocol(samples: Sequence[Sample]) -> str:
 def split_query_gallery(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:
     """Divide held-out identities: the first image of each identity in each camera is a query, the rest gallery."""
     seen: set[tuple[int | str, int]] = set()
-    query, gallery = [], []
+    query: list[Sample] = []
+    gallery: list[Sample] = []
     for sample in samples:
         key = (sample.identity, sample.camera)
         (gallery if key in seen else query).append(sample)
@@ -96,7 +97,9 @@ def embedder(network: keras.Model) -> Callable[[Any], np.ndarray]:
     """Return images -> embeddings (N, D) of a training network, as one traced function."""
     import tensorflow as tf
 
-    @tf.function(jit_compile=False, input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)])
+    @tf.function(
+        jit_compile=False, input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)]
+    )
     def embed(images: Any) -> Any:
         return network(images, training=False)["embedding"]
 

@@ -53,7 +53,9 @@ def test_a_shape_has_three_spellings(spelling):
     assert validate(_Outer, {"shape": spelling}).shape == (256, 128, 3)
 
 
-@pytest.mark.parametrize("spelling", ["(256, 128)", "(256, 128, 3, 1)", "256", "(a, b, c)", "(256.5, 128, 3)"])
+@pytest.mark.parametrize(
+    "spelling", ["(256, 128)", "(256, 128, 3, 1)", "256", "(a, b, c)", "(256.5, 128, 3)"]
+)
 def test_another_shape_is_refused_by_its_key(spelling):
     with pytest.raises(ConfigError, match="shape"):
         validate(_Outer, {"shape": spelling})
@@ -104,7 +106,9 @@ def test_plain_overrides_may_add_keys():
 
 def test_environment_variables_and_interpolations(monkeypatch):
     monkeypatch.setenv("MODELS_DIR", "/models")
-    composed = OmegaConf.create({"a": "${MODELS_DIR}/x.keras", "b": {"c": "${b.d}", "d": 3}, "e": ["${MODELS_DIR}"]})
+    composed = OmegaConf.create(
+        {"a": "${MODELS_DIR}/x.keras", "b": {"c": "${b.d}", "d": 3}, "e": ["${MODELS_DIR}"]}
+    )
     assert to_plain(composed) == {"a": "/models/x.keras", "b": {"c": 3, "d": 3}, "e": ["/models"]}
 
 

@@ -43,7 +43,12 @@ def test_build_imports_and_calls(package):
     ("name", "arguments", "given", "message"),
     [
         ("smal", {}, (), "unknown animal 'smal', did you mean 'small'?"),
-        ("small", {"size": 1, "widht": 2}, (), "animal 'small' has no argument 'widht', did you mean 'width'?"),
+        (
+            "small",
+            {"size": 1, "widht": 2},
+            (),
+            "animal 'small' has no argument 'widht', did you mean 'width'?",
+        ),
         ("small", {}, (), "animal 'small' needs the argument\\(s\\) size"),
         ("small", {"size": 1}, ("size",), "animal 'small' has no argument 'size'"),
     ],

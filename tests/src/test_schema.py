@@ -12,7 +12,12 @@ from src.schema import Config, services_of
 BASE = {
     "operation_mode": "chain_tqeb",
     "model": {"model_name": "mobilenetv1_a025", "input_shape": "(256, 128, 3)"},
-    "dataset": {"dataset_name": "DeepSportradar", "training_path": "t", "test_query_path": "q", "test_gallery_path": "g"},
+    "dataset": {
+        "dataset_name": "DeepSportradar",
+        "training_path": "t",
+        "test_query_path": "q",
+        "test_gallery_path": "g",
+    },
     "training": {"batch_size": 64, "epochs": 2, "optimizer": {"Adam": {"learning_rate": 0.001}}},
     "quantization": {"quantizer": "TFlite_converter"},
 }
@@ -132,5 +137,7 @@ def test_an_empty_section_means_its_defaults():
 
 
 def test_the_schema_is_light():
-    code = "import sys, src.schema; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'mlflow')))"
+    code = (
+        "import sys, src.schema; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'mlflow')))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
