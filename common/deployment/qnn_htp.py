@@ -13,7 +13,7 @@ from typing import Any
 
 from common.config import ConfigError
 from common.runtime.onnx_file import PRECISION_KEY, SOC_KEY, load_graph
-from common.runtime.qnn_session import require_qnn
+from common.runtime.qnn_session import last_words, require_qnn
 from common.runtime.socs import Soc, soc_named
 
 NPU = "NPU"
@@ -28,6 +28,7 @@ HTP_OPTIONS: dict[str, tuple[int, ...]] = {
 _DEFAULT_OPTIONS: dict[str, int] = {"htp_graph_finalization_optimization_mode": 3}
 
 _TIMEOUT_SECONDS = 1800
+_LOG = "log.txt"
 
 # Qnn_DataType_t of QnnTypes.h
 _DATA_TYPES = {
@@ -201,7 +202,7 @@ def compile_htp(
         placement, partitions = _read_placement(work)
         if result["error"] and not placement:
             raise RuntimeError(
-                f"The HTP compiler failed on {onnx_path}: {result['error']}\n{_log_tail(work)}"
+                f"The HTP compiler failed on {onnx_path}: {result['error']}\n{last_words(work / _LOG)}"
             )
         counts = _count(placement, partitions)
         complete = result["error"] is None and counts.refused == 0 and partitions == 1
@@ -272,7 +273,7 @@ def _run_step(work: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     result = work / "result.json"
     result.unlink(missing_ok=True)
     project = Path(__file__).resolve().parents[2]
-    with (work / "log.txt").open("wb") as log:
+    with (work / _LOG).open("wb") as log:
         ended = subprocess.run(
             [sys.executable, "-m", "common.deployment._htp_worker", "request.json"],
             cwd=work,  # the libraries drop files into the working folder
@@ -285,13 +286,9 @@ def _run_step(work: Path, request: Mapping[str, Any]) -> dict[str, Any]:
         )
     if not result.is_file():
         raise RuntimeError(
-            f"The HTP compiler ended with code {ended.returncode}. It said:\n{_log_tail(work)}"
+            f"The HTP compiler ended with code {ended.returncode}. It said:\n{last_words(work / _LOG)}"
         )
     return json.loads(result.read_text())
-
-
-def _log_tail(work: Path) -> str:
-    return (work / "log.txt").read_text(errors="replace")[-2000:]
 
 
 def _read_placement(work: Path) -> tuple[tuple[Placement, ...], int]:
@@ -387,7 +384,7 @@ def _collect(work: Path, out_dir: Path, stem: str) -> dict[str, Path]:
     for role, (source, target) in found.items():
         if source is None or not source.is_file():
             raise RuntimeError(
-                f"The HTP compiler reported success but wrote no {role}. It said:\n{_log_tail(work)}"
+                f"The HTP compiler reported success but wrote no {role}. It said:\n{last_words(work / _LOG)}"
             )
         files[role] = _move(source, target)
     return files

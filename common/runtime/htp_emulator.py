@@ -13,7 +13,7 @@ from common.config import ConfigError
 from common.runtime._htp_worker import from_bytes, read_message, to_bytes, write_message
 from common.runtime._runtime import Runtime
 from common.runtime.onnx_file import SOC_KEY, inspect_onnx
-from common.runtime.qnn_session import require_qnn
+from common.runtime.qnn_session import last_words, require_qnn
 from common.runtime.socs import soc_named
 
 DEFAULT_SOC = "QCS8550"
@@ -89,10 +89,9 @@ class HtpEmulator(Runtime):
         assert worker.stdout is not None
         payload = read_message(worker.stdout)
         if payload is None:
-            log = (Path(self._folder.name) / f"worker_{index}.log").read_text(errors="replace")
             raise RuntimeError(
-                f"The HTP emulator ended with code {worker.wait()} while it held {self._path}. "
-                f"It said:\n{log[-2000:]}"
+                f"The HTP emulator ended with code {worker.wait()} while it held {self._path}. It said:\n"
+                f"{last_words(Path(self._folder.name) / f'worker_{index}.log')}"
             )
         return payload
 

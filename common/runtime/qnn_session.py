@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -67,3 +68,10 @@ def open_qnn_session(
         },
     )
     return onnxruntime.InferenceSession(str(path), sess_options=session_options, enable_fallback=0)
+
+
+def last_words(log: Path) -> str:
+    """The end of a QNN process's log without colours, warnings and the libraries' own chatter."""
+    text = re.sub(r"\x1b\[[0-9;]*m", "", log.read_text(errors="replace"))
+    lines = [line for line in text.splitlines() if "[W:onnxruntime" not in line and "LIBNATIVE" not in line]
+    return "\n".join(lines).strip()[-2000:]
