@@ -306,7 +306,7 @@ def _read_placement(work: Path) -> tuple[tuple[Placement, ...], int]:
             if operator["dst_name"] in graph["nodes"]
         ]
     rows += [
-        Placement(_plain(node["node_name"]), node["op_type"], REFUSED, reason=node["reason"].strip())
+        Placement(_plain(node["node_name"]), node["op_type"], REFUSED, reason=_reason(node["reason"]))
         for node in trace["unsupported_nodes"]
     ]
     return tuple(rows), trace["summary"]["qnn_subgraphs"]
@@ -328,6 +328,11 @@ def _placed(name: str, graph: Mapping[str, Any]) -> Placement:
 
 def _data_type(tensor: Mapping[str, Any]) -> str:
     return _DATA_TYPES.get(tensor["data_type"], f"0x{tensor['data_type']:04x}")
+
+
+def _reason(text: str) -> str:
+    """The reason alone: the provider appends a sentence with the node's name, which would make each unique."""
+    return re.sub(r"\s*\w+ node `[^`]*` will not be assigned to QNN EP\.", "", text).strip()
 
 
 def _plain(name: str) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import pkgutil
 from pathlib import Path
@@ -10,6 +11,8 @@ import numpy as np
 
 from common.config import ConfigError
 from common.runtime._runtime import EMBEDDING_OUTPUT, Runtime, embedding_length
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class KerasRuntime(Runtime):
@@ -61,14 +64,12 @@ def _register_layers() -> None:
 
 
 def _set_threads(tf: Any, threads: int | None) -> int:
+    """Threads in use: those asked for only if TensorFlow has not started, for then it is too late."""
     if threads is not None:
         try:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
-        except RuntimeError as error:
-            raise ValueError(
-                f"TensorFlow has already started, so its thread count cannot become {threads}: "
-                "leave threads unset, or open the Keras model first."
-            ) from error
+        except RuntimeError:
+            _LOGGER.warning("TensorFlow has already started: it keeps its threads instead of %d", threads)
     return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
 
 

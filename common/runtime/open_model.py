@@ -13,7 +13,8 @@ def open_model(path: Path, threads: int | None = None) -> Runtime:
     Args:
         path: ``.keras``, ``.tflite``, ``.onnx`` (float or QDQ, on ONNX Runtime's CPU provider), or a compiled
             QNN context: its wrapper ``.onnx`` or the folder that holds it, on Qualcomm's HTP emulator.
-        threads: Host threads; None leaves the choice to the runtime.
+        threads: Host threads; None means one per core. Keras takes them only before TensorFlow has started, and
+            of the emulator they are processes. The attribute ``threads`` tells what is in use.
 
     Returns:
         A ``Runtime``; use it as a context manager, or call ``close()``.

@@ -96,7 +96,7 @@ def test_what_the_npu_refuses_is_reported_with_the_reason(refused_onnx, tmp_path
         "refused",
         "refused",
     )
-    assert "not supported" in refused.reason
+    assert refused.reason == "Operators of type `Erf` are not supported by QNN EP."
     counts = compilation.counts
     assert (counts.refused, counts.partitions, counts.convolutions) == (1, 2, 3)
     assert [path.name for path in tmp_path.iterdir()] == ["refused_qcs8550_trace.json"]
