@@ -1,7 +1,5 @@
 """What every model of the folder keeps."""
 
-import inspect
-
 import keras
 import numpy as np
 import pytest
@@ -10,8 +8,8 @@ from common.config import ConfigError
 from common.layers.rewrite import with_fused_batch_norm, with_keras_batch_norm
 from src.losses.cross_entropy import cross_entropy
 from src.losses.triplet import triplet
-from src.models import mobilenetv1, mobilenetv2, osnet, resnet50v2
 from src.models._head import embedding_model, reid_network
+from src.registries import MODELS
 
 DIMENSIONS = {
     **dict.fromkeys(["osnet_a025", "osnet_a050", "osnet_a075", "osnet_a100"], 512),
@@ -23,12 +21,6 @@ DIMENSIONS = {
     "mobilenetv2_a130": 1664,
     "mobilenetv2_a140": 1792,
     "resnet50v2": 2048,
-}
-BUILDERS = {
-    name: builder
-    for module in (mobilenetv1, mobilenetv2, osnet, resnet50v2)
-    for name, builder in inspect.getmembers(module, inspect.isfunction)
-    if builder.__module__ == module.__name__ and not name.startswith("_")
 }
 SMALLEST = ["mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025", "resnet50v2"]
 SHAPE = (64, 32, 3)
@@ -50,7 +42,7 @@ def with_lively_statistics(model):
 
 
 def test_every_model_is_listed():
-    assert set(BUILDERS) == set(DIMENSIONS)
+    assert set(MODELS) == set(DIMENSIONS)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +52,7 @@ def test_one_training_step_reaches_every_weight(name):
     import tensorflow as tf
 
     keras.utils.set_random_seed(0)
-    backbone = BUILDERS[name](SHAPE)
+    backbone = MODELS.get(name)(SHAPE)
     assert (backbone.name, backbone.output_shape) == (name, (None, DIMENSIONS[name]))
     network = with_fused_batch_norm(reid_network(backbone, num_identities=4, bnneck=True))
     for layer in network.layers:
@@ -82,7 +74,7 @@ def test_one_training_step_reaches_every_weight(name):
 
 @pytest.mark.parametrize("name", SMALLEST)
 def test_rewrites_and_file_keep_the_embedding(name, tmp_path):
-    network = reid_network(with_lively_statistics(BUILDERS[name](SHAPE)), num_identities=4, bnneck=True)
+    network = reid_network(with_lively_statistics(MODELS.get(name)(SHAPE)), num_identities=4, bnneck=True)
     expected = keras.ops.convert_to_numpy(network(images(), training=False)["embedding"])
     assert np.ptp(expected) > 1e-3
     fused = with_fused_batch_norm(network)
@@ -99,11 +91,11 @@ def test_rewrites_and_file_keep_the_embedding(name, tmp_path):
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("name", ["mobilenetv1_a025", "osnet_a025"])
 def test_any_number_of_channels(name, channels):
-    assert BUILDERS[name]((64, 32, channels)).input_shape == (None, 64, 32, channels)
+    assert MODELS.get(name)((64, 32, channels)).input_shape == (None, 64, 32, channels)
 
 
 @pytest.mark.parametrize("shape", [(256, 128), (16, 16, 3), (256, 128, 0), (256.0, 128, 3)])
 @pytest.mark.parametrize("name", ["mobilenetv1_a025", "osnet_a025"])
 def test_a_wrong_shape_is_explained(name, shape):
     with pytest.raises(ConfigError, match=r"input_shape: expected \(height, width, channels\)"):
-        BUILDERS[name](shape)
+        MODELS.get(name)(shape)
