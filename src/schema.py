@@ -180,6 +180,12 @@ class Dataset(Strict):
     seed: Annotated[int, Field(ge=0)] = 123
     """Seed of the splits."""
 
+    @property
+    def is_rendered(self) -> bool:
+        """Whether the images are the synthetic preset, because no path is given."""
+        paths = (self.training_path, self.validation_path, self.test_query_path, self.quantization_path)
+        return self.dataset_name == "synthetic" and not any(paths)
+
     @model_validator(mode="after")
     def _query_and_gallery(self) -> "Dataset":
         if (self.test_query_path is None) != (self.test_gallery_path is None):
@@ -443,8 +449,10 @@ class Config(Strict):
 
     @property
     def services(self) -> tuple[str, ...]:
-        """The services that this run executes, in order."""
-        return services_of(self.operation_mode)
+        """The services that this run executes, in order; `training` ends with a test where there is a test set."""
+        services = services_of(self.operation_mode)
+        has_test_set = self.dataset.test_query_path is not None or self.dataset.is_rendered
+        return (*services, "evaluation") if services == ("training",) and has_test_set else services
 
     @model_validator(mode="after")
     def _mode_has_what_it_needs(self) -> "Config":
@@ -474,7 +482,7 @@ class Config(Strict):
 
     def _missing_paths(self, services: tuple[str, ...]) -> list[str]:
         dataset = self.dataset
-        if dataset.dataset_name == "synthetic":
+        if dataset.is_rendered:
             return []
         missing = []
         if "training" in services and dataset.training_path is None:

@@ -47,7 +47,7 @@ def folders(config: Config) -> dict[str, Path | None]:
         "gallery": dataset.test_gallery_path,
         "calibration": dataset.quantization_path,
     }
-    if dataset.dataset_name == "synthetic" and not any(chosen.values()):
+    if dataset.is_rendered:
         root = _PROJECT / "datasets" / f"synthetic_{dataset.synthetic_preset}"
         chosen |= {
             "training": root / "bounding_box_train",
@@ -61,13 +61,7 @@ def folders(config: Config) -> dict[str, Path | None]:
 def render_if_synthetic(config: Config) -> None:
     """Render the synthetic preset on its first use."""
     dataset = config.dataset
-    paths = (
-        dataset.training_path,
-        dataset.validation_path,
-        dataset.test_query_path,
-        dataset.quantization_path,
-    )
-    if dataset.dataset_name == "synthetic" and not any(paths):
+    if dataset.is_rendered:
         from datasets.synthetic import generate
 
         generate(dataset.synthetic_preset, _PROJECT / "datasets" / f"synthetic_{dataset.synthetic_preset}")

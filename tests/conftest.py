@@ -1,0 +1,36 @@
+"""What several test folders need: a tiny synthetic data set, and the program as a user starts it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory) -> Path:
+    """Root of the synthetic preset `tiny` in the Market-1501 layout."""
+    from datasets.synthetic import generate
+
+    return generate("tiny", tmp_path_factory.mktemp("data") / "synthetic_tiny", progress=False)
+
+
+@pytest.fixture(scope="session")
+def program() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `stm32ai_main.py` with arguments and return what a user sees."""
+
+    def run(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, str(ROOT / "stm32ai_main.py"), *arguments],
+            cwd=cwd,
+            env={**os.environ, "COLUMNS": "120", **environment},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    return run

@@ -1,0 +1,178 @@
+"""Every service end to end at tiny size, started as a user starts it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+CONFIG = """
+operation_mode: chain_tqeb
+general: {{project_name: end_to_end}}
+model:
+  model_name: mobilenetv1_a025
+  input_shape: (64, 32, 3)
+dataset:
+  dataset_name: synthetic
+  training_path: {data}/bounding_box_train
+  validation_path: {data}/bounding_box_val
+  test_query_path: {data}/query
+  test_gallery_path: {data}/bounding_box_test
+data_augmentation:
+  random_flip: {{mode: horizontal}}
+training:
+  batch_size: 16
+  epochs: 2
+  bnneck: True
+  optimizer: {{Adam: {{learning_rate: 0.001}}}}
+  triplet_loss: {{strategy: semi_hard}}
+  callbacks:
+    LRCosineDecay: {{initial_lr: 0.001, hold_steps: 1, decay_steps: 1, end_lr: 0.0001}}
+quantization: {{quantizer: tfmot_qat, max_images: 32, qat: {{epochs: 1, max_steps: 3, batch_size: 16}}}}
+evaluation: {{baselines: [mean_colour], random_network: True}}
+benchmarking: {{parity_images: 2, latency_runs: 5}}
+mlflow: {{uri: {folder}/mlruns}}
+hydra: {{run: {{dir: "{folder}/out"}}}}
+"""
+
+
+@pytest.fixture(scope="module")
+def chain(tiny, program, tmp_path_factory):
+    """A finished `chain_tqeb`: its folder, and what it printed."""
+    folder = tmp_path_factory.mktemp("chain")
+    (folder / "tiny.yaml").write_text(CONFIG.format(data=tiny, folder=folder))
+    result = program("--config-dir", str(folder), "--config-name", "tiny", cwd=folder)
+    assert result.returncode == 0, result.stderr[-4000:]
+    return folder, result.stdout + result.stderr
+
+
+def _again(chain, program, *overrides) -> tuple[Path, str]:
+    """Run the same configuration with overrides; returns the new output folder and what was printed."""
+    folder, _ = chain
+    before = set(folder.glob("out*"))
+    result = program("--config-dir", str(folder), "--config-name", "tiny", *overrides, cwd=folder)
+    assert result.returncode == 0, result.stderr[-4000:]
+    [out] = set(folder.glob("out*")) - before
+    return out, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "Training_curves.png",
+        "logs/metrics/train_metrics.csv",
+        "saved_models/best_augmented_model.keras",
+        "saved_models/last_augmented_model.keras",
+        "saved_models/best_model.keras",
+        "saved_models/best_model.json",
+        "quantized_models/quantized_model.onnx",
+        "quantized_models/quantized_model.tflite",
+        "evaluation/metrics.json",
+        "evaluation/cmc.png",
+        "evaluation/best_model_keras_distance_histogram.png",
+        "benchmarking/metrics.json",
+        "benchmarking/placement.json",
+        "benchmarking/quantized_model_qcs8550.dlc",
+        "benchmarking/quantized_model_qcs8550_qnn.bin",
+        "benchmarking/encodings_legacy.json",
+        "stm32ai_main.log",
+        ".hydra/config.yaml",
+    ],
+)
+def test_the_chain_leaves_its_results(chain, path):
+    assert (chain[0] / "out" / path).stat().st_size > 0
+
+
+def test_nothing_temporary_is_left(chain):
+    assert not [p for p in (chain[0] / "out").rglob("*") if ".tmp" in p.name]
+
+
+def test_float_and_int8_are_scored_side_by_side(chain):
+    report = json.loads((chain[0] / "out/evaluation/metrics.json").read_text())
+    for row in ("float32/keras", "int8/onnxruntime_cpu", "int8/tflite", "baseline/mean_colour"):
+        assert 0 <= report["metrics"][f"{row}/mAP"] <= 1
+    assert "protocol market1501" in report["notes"][0]
+    assert any(
+        "quantized_model.onnx - best_model.keras" in str(row[0]) for row in report["tables"][0]["rows"]
+    )
+
+
+def test_everything_runs_on_the_npu_in_integers(chain):
+    metrics = json.loads((chain[0] / "out/benchmarking/metrics.json").read_text())["metrics"]
+    assert metrics["npu/integer_convolutions"] == metrics["npu/convolutions"] == 27
+    assert metrics["npu/refused_operators"] == 0
+    assert metrics["qnn_htp_emulator/parity_cosine_min"] > 0.99
+    assert not [name for name in metrics if "emulator" in name and "ms" in name.split("/")[-1].split("_")]
+
+
+def test_mlflow_shows_one_run_with_a_nested_run_per_service(chain):
+    from mlflow.tracking import MlflowClient
+
+    folder, printed = chain
+    uri = f"sqlite:///{folder / 'mlruns' / 'mlflow.db'}"
+    assert f"mlflow ui --backend-store-uri {uri}" in printed
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("end_to_end").experiment_id])
+    [parent] = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    nested = {run.info.run_name: run for run in runs if run is not parent}
+    assert set(nested) == {"training", "quantization", "evaluation", "benchmarking"}
+    assert parent.data.params["training.epochs"] == "2"
+    assert len(parent.data.tags["git_commit"]) >= 7
+    assert parent.data.tags["version.keras"]
+    assert len(client.get_metric_history(nested["training"].info.run_id, "loss")) == 2
+    assert "int8/tflite/rank1" in nested["evaluation"].data.metrics
+    saved = {item.path for item in client.list_artifacts(nested["training"].info.run_id, "model")}
+    assert {"model/best_model.keras", "model/best_model.json"} <= saved
+    assert Path(parent.info.artifact_uri.removeprefix("file://")).is_relative_to(
+        folder / "mlruns" / "artifacts"
+    )
+
+
+@pytest.mark.parametrize(
+    "file", ["quantized_models/quantized_model.tflite", "quantized_models/quantized_model.onnx"]
+)
+def test_a_quantized_file_is_evaluated_on_its_own(chain, program, file):
+    path = chain[0] / "out" / file
+    out, _ = _again(
+        chain,
+        program,
+        "operation_mode=evaluation",
+        f"++model={{model_path: {path}}}",
+        "evaluation.baselines=[]",
+    )
+    first = json.loads((chain[0] / "out/evaluation/metrics.json").read_text())["metrics"]
+    second = json.loads((out / "evaluation/metrics.json").read_text())["metrics"]
+    row = "int8/tflite" if path.suffix == ".tflite" else "int8/onnxruntime_cpu"
+    assert second[f"{row}/mAP"] == pytest.approx(first[f"{row}/mAP"], abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("mode", "quantization", "file"),
+    [
+        ("chain_eqe", "{quantizer: TFlite_converter, granularity: per_tensor, quantization_input_type: uint8}", "tflite"),
+        ("chain_qb", "{quantizer: Onnx_quantizer, max_images: 32}", "onnx"),
+    ],
+)  # fmt: skip
+def test_post_training_quantization_in_chains(chain, program, mode, quantization, file):
+    best = chain[0] / "out/saved_models/best_model.keras"
+    out, _ = _again(
+        chain, program,
+        f"operation_mode={mode}", f"++model={{model_path: {best}}}", "~quantization", f"++quantization={quantization}",
+    )  # fmt: skip
+    assert (out / f"quantized_models/quantized_model.{file}").stat().st_size > 0
+
+
+def test_a_trained_model_is_trained_further_and_the_same_seed_gives_the_same_losses(chain, program):
+    best = chain[0] / "out/saved_models/best_model.keras"
+    overrides = (
+        "operation_mode=training", f"++model={{model_path: {best}}}", "training.epochs=1",
+        "general.deterministic_ops=True", "dataset.cache=memory",
+    )  # fmt: skip
+    logs = [
+        (_again(chain, program, *overrides)[0] / "logs/metrics/train_metrics.csv").read_text().splitlines()
+        for _ in range(2)
+    ]
+    columns = [i for i, name in enumerate(logs[0][0].split(",")) if name not in ("images_per_second",)]
+    first, second = ([row.split(",")[i] for i in columns] for row in (logs[0][1], logs[1][1]))
+    assert first == second

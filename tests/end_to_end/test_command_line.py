@@ -1,0 +1,89 @@
+"""The command line before any service runs: Hydra's edges, exit codes, output folders. No TensorFlow is imported."""
+
+import pytest
+
+TINY = """
+operation_mode: training
+model:
+  model_name: osnet_a025
+  input_shape: (64, 32, 3)
+dataset: {dataset_name: DeepSportradar, training_path: missing_folder}
+training: {batch_size: 8, epochs: 1, optimizer: Adam}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "good.yaml").write_text(TINY)
+    (tmp_path / "typo.yaml").write_text(TINY.replace("epochs", "epoch"))
+    (tmp_path / "invalid.yaml").write_text("a: [1, 2\nb: }")
+    (tmp_path / "second.yaml").write_text(TINY + "\nhydra: {run: {dir: 'runs/${now:%Y}'}}\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config-name", "nope.yaml"], "Cannot find primary config 'nope.yaml'"),
+        (["--config-name", "invalid.yaml"], "invalid.yaml"),
+        (["--config-name", "typo.yaml"], "training.epoch: unknown key, did you mean 'epochs'?"),
+        (["--config-name", "good.yaml", "training.epoch=2"], "training.epoch: unknown key, did you mean 'epochs'?"),
+        (["--config-name", "good.yaml", "training.dropout=2"], "training.dropout: should be less than 1 (received 2)"),
+        (["--config-name", "good.yaml", "training.epochs=["], "no viable alternative at input '['"),
+        (["--config-name", "good.yaml", "model.input_shape=[64,32]"], "model.input_shape"),
+        (["--config-name", "good.yaml", "dataset.training_path=${NOT_SET_ANYWHERE}"], "variable NOT_SET_ANYWHERE is not set"),
+        ([], "no configuration is given; add --config-name"),
+    ],
+)  # fmt: skip
+def test_mistakes_exit_with_2_and_without_a_traceback(program, folder, arguments, message):
+    result = program("--config-dir", str(folder), *arguments, cwd=folder)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr + result.stdout
+
+
+def test_keys_that_the_yaml_does_not_state_can_be_set(program, folder):
+    overrides = ["training.dropout=0.5", "model.input_shape=[96,48,3]", "general.global_seed=7"]
+    result = program(
+        "--config-dir", str(folder), "--config-name", "good", *overrides, "--cfg", "job", cwd=folder
+    )
+    assert result.returncode == 0
+    assert "dropout: 0.5" in result.stdout
+    assert "global_seed: 7" in result.stdout
+
+
+def test_a_relative_config_path_starts_from_the_program(program, folder):
+    result = program(
+        "--config-path",
+        "./config_file_examples/",
+        "--config-name",
+        "chain_tqeb_config.yaml",
+        "--cfg",
+        "job",
+        cwd=folder,
+    )
+    assert result.returncode == 0
+    assert "operation_mode: chain_tqeb" in result.stdout
+
+
+def test_help_says_how_to_start(program):
+    result = program("--help")
+    assert result.returncode == 0
+    assert "--config-name NAME" in result.stdout
+
+
+def test_two_runs_of_one_pattern_get_different_folders(program, folder):
+    """A pattern that collides, such as whole seconds, gets a suffix; `training_path` is missing, so nothing runs."""
+    for _ in range(3):
+        program("--config-dir", str(folder), "--config-name", "second", "training.epoch=1", cwd=folder)
+    runs = sorted(path.name for path in (folder / "runs").iterdir())
+    assert len(runs) == 3
+    assert runs[1] == f"{runs[0]}_1" and runs[2] == f"{runs[0]}_2"
+
+
+def test_multirun_validates_each_job(program, folder):
+    result = program(
+        "--config-dir", str(folder), "--config-name", "good", "--multirun", "training.epochs=0,1", cwd=folder
+    )
+    assert result.returncode == 2
+    assert "training.epochs: should be greater than or equal to 1 (received 0)" in result.stderr
