@@ -3,16 +3,16 @@
 import csv
 import hashlib
 import json
-import multiprocessing
 import os
 import shutil
+import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
 from functools import cache
-from itertools import repeat
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -194,32 +194,52 @@ def _write(root: Path, preset: str, layout: str, seed: int, progress: bool) -> N
         (root / folder).mkdir(parents=True, exist_ok=True)
     if settings.track > 1:
         _write_tracks(root, settings, layout, everything)
-    chunks = [everything[start : start + 64] for start in range(0, len(everything), 64)]
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    workers = cores if len(everything) >= _IN_PROCESS else 1
+    write = write_share if workers == 1 else _write_by_processes
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:
         task = bar.add_task(f"Synthetic people '{preset}'", total=len(everything))
-        for count in _run(root, preset, layout, seed, chunks):
-            bar.advance(task, count)
+        for _ in write(root, preset, layout, seed, 0, workers):
+            bar.advance(task)
 
 
-def _run(root: Path, preset: str, layout: str, seed: int, chunks: list[list[Shot]]) -> Iterator[int]:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    arguments = (repeat(root), repeat(preset), repeat(layout), repeat(seed), chunks)
-    if cores == 1 or 64 * len(chunks) < _IN_PROCESS:
-        yield from map(_write_chunk, *arguments)
-        return
-    # Forking a process that has TensorFlow's threads can hang: start fresh ones.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores, mp_context=context, initializer=cv2.setNumThreads, initargs=(1,)) as pool:
-        yield from pool.map(_write_chunk, *arguments)
-
-
-def _write_chunk(root: Path, preset: str, layout: str, seed: int, chunk: list[Shot]) -> int:
+def write_share(root: Path, preset: str, layout: str, seed: int, worker: int, workers: int) -> Iterator[int]:
+    """Write the images of one of several workers, and yield after each."""
     settings = PRESETS[preset]
-    for shot in chunk:
+    for number, shot in enumerate(islice(shots(settings), worker, None, workers)):
         quality = _camera(settings, seed, shot.camera).quality
         (root / LAYOUTS[layout](shot)).write_bytes(encode(render_shot(settings, seed, shot), quality))
-    return len(chunk)
+        yield number
+
+
+def _write_by_processes(
+    root: Path, preset: str, layout: str, seed: int, _: int, workers: int
+) -> Iterator[int]:
+    """Write everything with fresh processes, and yield after each image.
+
+    Not `multiprocessing`: forking a process that has TensorFlow's threads can hang, and spawning imports the
+    caller's main script once more, which a script without a main guard or a notebook does not survive.
+    """
+    command = [sys.executable, "-m", "datasets.synthetic._worker", str(root), preset, layout, str(seed)]
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    done, report = os.pipe()
+    processes = [
+        subprocess.Popen([*command, str(worker), str(workers)], stdout=report, env=environment)
+        for worker in range(workers)
+    ]
+    os.close(report)
+    try:
+        with os.fdopen(done) as lines:
+            for number, _line in enumerate(lines):
+                yield number
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    if any(codes):
+        raise RuntimeError(f"rendering synthetic people '{preset}' failed: exit codes {codes}, see above")
 
 
 def encode(image: np.ndarray, quality: int) -> bytes:

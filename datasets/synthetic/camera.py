@@ -92,10 +92,16 @@ def make_camera(preset: Preset, seed: int, number: int) -> Camera:
         lighting=lighting,
         occlusion=preset.occlusion,
         quality=int(rng.integers(70, 93)),
-        wall=tuple(place.uniform(60, 190, 3).tolist()),
-        ground=tuple(place.uniform(60, 170, 3).tolist()),
+        wall=_surface(place),
+        ground=_surface(place),
         ambient=place.uniform(6, 26),
     )
+
+
+def _surface(rng: np.random.Generator) -> tuple[float, float, float]:
+    """Colour of stone, plaster or grass: mostly grey."""
+    red, green, blue = rng.uniform(70, 180) + rng.normal(0, 16, 3)
+    return float(red), float(green), float(blue)
 
 
 def random_pose(camera: Camera, rng: np.random.Generator) -> Pose:

@@ -64,8 +64,8 @@ PRESETS: dict[str, Preset] = {
         train_images=4,
         query_images=2,
         gallery_images=3,
-        lighting=0.6,
-        occlusion=0.15,
+        lighting=0.25,
+        occlusion=0.08,
     ),
     "bench": Preset(
         cameras=_SIX_CAMERAS, train=300, val=100, test=100, train_images=4, query_images=1, gallery_images=3
