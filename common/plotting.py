@@ -62,7 +62,7 @@ def histogram(
             )
     if vline is not None:
         axes.axvline(vline, color="#111827", linestyle="--", linewidth=1.2, label=f"{vline:.4g}")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
     _legend(axes, finite)
     return _save(figure, path)
 
