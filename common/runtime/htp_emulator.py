@@ -34,7 +34,8 @@ class HtpEmulator(Runtime):
         Args:
             path: Wrapper ``.onnx`` of a context, or a QDQ ``.onnx`` with static batch.
             soc: Chip to prepare a QDQ graph for; of a context, the chip that it was compiled for is used.
-            threads: Worker processes, each on about one core with 0.2 to 0.5 GB; None means one per core.
+            threads: Worker processes, each on about one core with 0.2 to 0.5 GB; None means one per core, at
+                most four.
 
         Raises:
             ConfigError: onnxruntime-qnn is missing, or the graph does not run on the HTP entirely.
@@ -49,7 +50,7 @@ class HtpEmulator(Runtime):
         self.embedding_dim = self._file.embedding_dim
         self.precision = self._file.precision
         self.soc = soc_named(self._file.metadata.get(SOC_KEY) or soc or DEFAULT_SOC)
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or min(len(os.sched_getaffinity(0)), 4)
         self.batch_size = self._file.batch * self.threads
         self.static_batch = self._file.batch > 1
         self._path = path.resolve()

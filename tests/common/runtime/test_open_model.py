@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -128,6 +130,21 @@ def test_keras_uses_the_embedding_of_a_training_network(tmp_path, keras_model, i
         embeddings = model.embed(images)
     expected = keras_model(images, training=False)["embedding"].numpy()
     np.testing.assert_allclose(embeddings, expected, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_keras_finds_the_layers_of_this_project_by_itself(tmp_path):
+    import keras
+
+    from common.layers.fused_batch_norm import FusedBatchNormalization
+
+    path = tmp_path / "model.keras"
+    images = keras.Input((32, 16, 3))
+    x = FusedBatchNormalization()(keras.layers.Conv2D(4, 3)(images))
+    keras.Model(images, keras.layers.GlobalAveragePooling2D()(x)).save(path)
+    code = f"from common.runtime import open_model; print(open_model({str(path)!r}).embedding_dim)"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert answer.stdout.strip() == "4", answer.stderr
 
 
 def test_keras_output_without_a_name_is_refused(tmp_path, keras_model):
