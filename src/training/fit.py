@@ -72,26 +72,29 @@ def fit(
     history: dict[str, list[float]] = {}
     stream = iter(batches)
     callbacks.on_train_begin()
-    for epoch in range(epochs):
-        callbacks.on_epoch_begin(epoch)
-        start = perf_counter()
-        logs, images = _train_epoch(step, stream, epoch, epochs, steps_per_epoch, callbacks, names_of, folder)
-        seconds = perf_counter() - start
-        logs |= validate()
-        logs["learning_rate"] = float(np.array(callbacks.model.optimizer.learning_rate))
-        logs["images_per_second"] = images / seconds
-        is_best = best.improved_by(logs)
-        if is_best:
-            best = Best(best.monitor, best.mode, logs[best.monitor], epoch)
-        save(is_best)
-        callbacks.on_epoch_end(epoch, logs)
-        for name, value in logs.items():
-            history.setdefault(name, []).append(float(value))
-        _LOGGER.info("epoch %d/%d %s%s", epoch + 1, epochs, _text(logs), "  (best so far)" if is_best else "")
-        if callbacks.model.stop_training:
-            _LOGGER.info("training was stopped by a callback after epoch %d", epoch + 1)
-            break
-    callbacks.on_train_end()
+    try:
+        for epoch in range(epochs):
+            callbacks.on_epoch_begin(epoch)
+            start = perf_counter()
+            logs, images = _train_epoch(step, stream, epoch, epochs, steps_per_epoch, callbacks, names_of, folder)
+            seconds = perf_counter() - start
+            logs |= validate()
+            logs["learning_rate"] = float(keras.ops.convert_to_numpy(callbacks.model.optimizer.learning_rate))
+            logs["images_per_second"] = images / seconds
+            is_best = best.improved_by(logs)
+            if is_best:
+                best = Best(best.monitor, best.mode, logs[best.monitor], epoch)
+            save(is_best)
+            callbacks.on_epoch_end(epoch, logs)
+            for name, value in logs.items():
+                history.setdefault(name, []).append(float(value))
+            mark = "  (best so far)" if is_best else ""
+            _LOGGER.info("epoch %d/%d %s%s", epoch + 1, epochs, _text(logs), mark)
+            if callbacks.model.stop_training:
+                _LOGGER.info("training was stopped by a callback after epoch %d", epoch + 1)
+                break
+    finally:
+        callbacks.on_train_end()  # closes the log files, also when the training fails
     return history, best
 
 
