@@ -20,9 +20,13 @@ def random_flip(
         raise ValueError(f"random_flip: mode must be one of {', '.join(axes)}, got '{mode}'")
 
     def flip(images: Any, seed: Any) -> Any:
-        coins = tf.random.stateless_uniform((len(axes[mode]), tf.shape(images)[0], 1, 1, 1), seed) < 0.5
+        coins = tf.random.stateless_uniform((len(axes[mode]), tf.shape(images)[0], 1), seed) < 0.5
+        flipped = images
         for index, axis in enumerate(axes[mode]):
-            images = tf.where(coins[index], tf.reverse(images, [axis]), images)
-        return images
+            # Gathering pixels in either order is twice as fast as choosing between an image and its mirror image.
+            length = tf.shape(images)[axis]
+            order = tf.where(coins[index], tf.range(length - 1, -1, -1), tf.range(length))
+            flipped = tf.gather(flipped, order, axis=axis, batch_dims=1)
+        return tf.ensure_shape(flipped, images.shape)
 
     return flip
