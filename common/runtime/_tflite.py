@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,8 @@ import numpy as np
 
 from common.config import ConfigError
 from common.runtime._runtime import Runtime, embedding_index, embedding_length
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class TFLiteRuntime(Runtime):
@@ -18,7 +21,7 @@ class TFLiteRuntime(Runtime):
     def __init__(self, path: Path, threads: int | None = None, batch_size: int = 8) -> None:
         self.threads = threads or os.cpu_count() or 1
         self._path = path
-        self._single = self._load(batch_size=1)
+        self._single = self._load()
         self._input = _only_input(self._single, path)
         outputs = self._single.get_output_details()
         try:
@@ -33,17 +36,31 @@ class TFLiteRuntime(Runtime):
         self._wide = self._widen(batch_size)
         self.batch_size = batch_size if self._wide else 1
 
-    def _load(self, batch_size: int) -> Any:
+    def _load(self) -> Any:
+        """An interpreter for single images, without XNNPACK when it refuses scales that the kernels accept."""
+        from ai_edge_litert.interpreter import OpResolverType
+
+        self._resolver = OpResolverType.AUTO
+        try:
+            return self._allocate(batch_size=1)
+        except (ValueError, RuntimeError) as error:
+            self._resolver = OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES
+            try:
+                interpreter = self._allocate(batch_size=1)
+            except (ValueError, RuntimeError):
+                raise ConfigError(f"LiteRT cannot load {self._path}: {error}") from error
+            _LOGGER.warning("%s runs without XNNPACK, which is slower: %s", self._path.name, error)
+            return interpreter
+
+    def _allocate(self, batch_size: int) -> Any:
         from ai_edge_litert.interpreter import Interpreter
 
-        try:
-            interpreter = Interpreter(model_path=str(self._path), num_threads=self.threads)
-            if batch_size > 1:
-                index = self._input["index"]
-                interpreter.resize_tensor_input(index, (batch_size, *self.input_shape))
-            interpreter.allocate_tensors()
-        except (ValueError, RuntimeError) as error:
-            raise ConfigError(f"LiteRT cannot load {self._path}: {error}") from error
+        interpreter = Interpreter(
+            model_path=str(self._path), num_threads=self.threads, experimental_op_resolver_type=self._resolver
+        )
+        if batch_size > 1:
+            interpreter.resize_tensor_input(self._input["index"], (batch_size, *self.input_shape))
+        interpreter.allocate_tensors()
         return interpreter
 
     def _widen(self, batch_size: int) -> Any | None:
@@ -54,9 +71,9 @@ class TFLiteRuntime(Runtime):
         """
         noise = np.random.default_rng(0).uniform(-1, 1, (batch_size, *self.input_shape)).astype(np.float32)
         try:
-            wide = self._load(batch_size)
+            wide = self._allocate(batch_size)
             together = self._invoke(wide, noise)
-        except (ConfigError, ValueError, RuntimeError):
+        except (ValueError, RuntimeError):
             return None
         one_by_one = np.concatenate([self._invoke(self._single, image[None]) for image in noise])
         same = together.shape == one_by_one.shape and np.allclose(together, one_by_one, rtol=1e-4, atol=1e-5)

@@ -8,6 +8,7 @@ from onnx import helper
 
 from common.config import ConfigError
 from common.runtime import open_model
+from common.runtime._tflite import TFLiteRuntime
 
 # Keras reads its own variables with a keyword that NumPy 2 deprecates
 pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")
@@ -197,3 +198,41 @@ def test_tflite_takes_and_gives_floats_whatever_its_own_types(
         embeddings = model.embed(images)
     assert embeddings.dtype == np.float32
     np.testing.assert_allclose(embeddings, expected, atol=tolerance)
+
+
+def test_tflite_does_without_xnnpack_when_it_refuses_the_file(
+    tmp_path, keras_model, images, monkeypatch, caplog
+):
+    from ai_edge_litert.interpreter import OpResolverType
+
+    path = tflite_file(tmp_path / "model.tflite", keras_model, images)
+    allocate = TFLiteRuntime._allocate
+
+    def refuse(self, batch_size):
+        if self._resolver is OpResolverType.AUTO:
+            raise RuntimeError("failed to create XNNPACK runtime")
+        return allocate(self, batch_size)
+
+    with open_model(path) as model:
+        expected = model.embed(images)
+    monkeypatch.setattr(TFLiteRuntime, "_allocate", refuse)
+    with open_model(path) as model:
+        np.testing.assert_allclose(model.embed(images), expected, atol=1e-5)
+    assert "model.tflite runs without XNNPACK" in caplog.text
+
+
+def test_tflite_goes_one_by_one_when_batches_give_other_embeddings(
+    tmp_path, keras_model, images, monkeypatch
+):
+    path = tflite_file(tmp_path / "model.tflite", keras_model, images)
+    with open_model(path) as model:
+        expected = model.embed(images)
+    invoke = TFLiteRuntime._invoke
+    monkeypatch.setattr(
+        TFLiteRuntime,
+        "_invoke",
+        lambda self, i, x: invoke(self, i, x) + (np.float32(0.1) if len(x) > 1 else 0),
+    )
+    with open_model(path) as model:
+        assert model.batch_size == 1
+        np.testing.assert_allclose(model.embed(images), expected, atol=1e-6)
