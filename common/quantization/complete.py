@@ -45,7 +45,7 @@ def complete_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     graph = OnnxGraph(onnx.ModelProto.FromString(model.SerializeToString()))
     _fuse_gemm(graph)
     _drop_clipped_activations(graph)
-    _drop_identity_reshapes(graph)
+    _move_between_pairs(graph)
     while _repeat_quantization(graph):
         pass
     for node in list(graph.nodes):
@@ -107,18 +107,6 @@ def _drop_clipped_activations(graph: OnnxGraph) -> None:
             graph.nodes.remove(node)
 
 
-def _drop_identity_reshapes(graph: OnnxGraph) -> None:
-    """tf2onnx turns the layout change of a pooled map (N, C, 1, 1) into a Reshape to the same shape."""
-    inferred = onnx.shape_inference.infer_shapes(graph.model).graph
-    shapes = {
-        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in inferred.value_info
-    }
-    for node in [n for n in graph.nodes if n.op_type == "Reshape" and n.output[0] not in graph.outputs]:
-        if shapes.get(node.input[0], ()) == shapes.get(node.output[0]):
-            graph.redirect(node.output[0], node.input[0])
-            graph.nodes.remove(node)
-
-
 def _activation_range(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[float, float]:
     if node.op_type == "Relu":
         return 0.0, np.inf
@@ -130,6 +118,20 @@ def _quantized_range(graph: OnnxGraph, quantize: onnx.NodeProto) -> tuple[float,
     scale, zero_point = (graph.constants[name] for name in quantize.input[1:3])
     info = np.iinfo(zero_point.dtype)
     return (info.min - int(zero_point)) * float(scale), (info.max - int(zero_point)) * float(scale)
+
+
+def _move_between_pairs(graph: OnnxGraph) -> None:
+    """Turn Q, Reshape, DQ, which tf2onnx's optimizer leaves, into Reshape, Q, DQ."""
+    producers = graph.producers()
+    for node in [n for n in graph.nodes if n.op_type in _SAME_GRID]:
+        quantize = producers.get(node.input[0])
+        if quantize is None or quantize.op_type != _Q:
+            continue
+        quantized, real = node.output[0], graph.fresh(f"{node.output[0]}_real")
+        node.input[0], node.output[0] = quantize.input[0], real
+        graph.nodes.append(
+            helper.make_node(_Q, [real, *quantize.input[1:3]], [quantized], name=f"{node.name}_quantize")
+        )
 
 
 def _repeat_quantization(graph: OnnxGraph) -> bool:

@@ -1,6 +1,7 @@
 """The form that quantizes: convolutions with their batch norms folded in and their activations as own layers."""
 
 from collections import Counter
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -10,30 +11,36 @@ import tf_keras
 _WEIGHTED = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
 
 
-def fold_batch_norm(model: tf_keras.Model) -> tf_keras.Model:
+def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_keras.Model:
     """Rebuild a functional tf_keras model without the batch norms that an integer graph has no operator for.
 
     - A batch norm right after a linear convolution or dense layer goes into its weights and bias.
-    - Any other batch norm of a feature map (N, H, W, C), such as a pre-activation one, becomes a depthwise 1x1
-      convolution: one weight a channel, which the int8 grid of its channel holds exactly.
-    - A batch norm of vectors (N, D), such as a BNNeck, stays.
+    - Any other one, such as a pre-activation batch norm or a BNNeck, becomes a depthwise 1x1 convolution, of
+      (N, 1, 1, D) for vectors (N, D): one weight per channel, which the int8 grid of a channel holds exactly.
     - A non-linear `activation` argument becomes an `Activation` layer behind its layer.
 
-    The outputs agree with the source to float32 rounding. Folding fixes the batch statistics, so fine-tuning the
-    result is fine-tuning with frozen statistics (Jacob et al., 2018, section 3.2, describes folding for training).
+    The outputs agree with the source to float32 rounding. Folding fixes the batch statistics, so fine-tuning
+    the result is fine-tuning with frozen statistics.
+
+    Args:
+        model: functional model; its layers are not changed.
+        keep: names of batch norms to leave as they are.
     """
-    folded_into = _fold_targets(model)
+    targets = {name: norm for name, norm in _fold_targets(model).items() if norm.name not in keep}
     twins: dict[str, tf_keras.layers.Layer] = {}
     tensors = {id(tensor): tensor for tensor in model.inputs}
+
+    def rebuilt(tensor: Any) -> Any:
+        return tensors[id(tensor)]
+
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            arguments = tf.nest.map_structure(lambda tensor: tensors[id(tensor)], node.call_args[0])
-            outputs = _apply(node.layer, arguments, folded_into, twins)
+            arguments = tf.nest.map_structure(rebuilt, node.call_args[0])
+            outputs = _apply(node.layer, arguments, targets, keep, twins)
             tensors |= {id(old): new for old, new in _pairs(node.outputs, outputs)}
-    outputs = tf.nest.map_structure(lambda tensor: tensors[id(tensor)], model.output)
-    return tf_keras.Model(model.input, outputs, name=model.name)
+    return tf_keras.Model(model.input, tf.nest.map_structure(rebuilt, model.output), name=model.name)
 
 
 def _pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:
@@ -73,20 +80,22 @@ def _fold_targets(model: tf_keras.Model) -> dict[str, tf_keras.layers.BatchNorma
 def _apply(
     layer: tf_keras.layers.Layer,
     inputs: Any,
-    targets: dict[str, tf_keras.layers.BatchNormalization],
+    targets: Mapping[str, tf_keras.layers.BatchNormalization],
+    keep: Collection[str],
     twins: dict[str, tf_keras.layers.Layer],
 ) -> Any:
     """Apply the quantizable twin of `layer`; a batch norm that was folded is the identity."""
     if layer in targets.values():
         return inputs
-    is_map = isinstance(layer, tf_keras.layers.BatchNormalization) and len(inputs.shape) == 4
+    if isinstance(layer, tf_keras.layers.BatchNormalization) and layer.name not in keep:
+        return _apply_affine(layer, inputs, twins)
+    batch_norm = targets.get(layer.name)
     if layer.name not in twins:
-        twins[layer.name] = _depthwise(layer) if is_map else _twin(layer, targets.get(layer.name))
-    twin = twins[layer.name]
-    is_new = not twin.built
-    outputs = twin(inputs)
-    if is_new:
-        twin.set_weights(_affine_weights(layer) if is_map else _weights(layer, targets.get(layer.name)))
+        config = layer.get_config()
+        if isinstance(layer, _WEIGHTED):
+            config |= {"activation": "linear", "use_bias": layer.use_bias or batch_norm is not None}
+        twins[layer.name] = type(layer).from_config(config)
+    outputs = _call(twins[layer.name], inputs, lambda: _weights(layer, batch_norm))
     if isinstance(layer, _WEIGHTED) and layer.activation is not tf_keras.activations.linear:
         name = f"{layer.name}_activation"
         twins.setdefault(name, tf_keras.layers.Activation(layer.activation, name=name))
@@ -94,15 +103,26 @@ def _apply(
     return outputs
 
 
-def _twin(layer: tf_keras.layers.Layer, batch_norm: Any) -> tf_keras.layers.Layer:
-    config = layer.get_config()
-    if isinstance(layer, _WEIGHTED):
-        config |= {"activation": "linear", "use_bias": layer.use_bias or batch_norm is not None}
-    return type(layer).from_config(config)
+def _apply_affine(
+    batch_norm: tf_keras.layers.BatchNormalization, inputs: Any, twins: dict[str, tf_keras.layers.Layer]
+) -> Any:
+    """Apply a batch norm as a depthwise 1x1 convolution."""
+    name, shape = batch_norm.name, inputs.shape
+    depthwise = twins.setdefault(name, tf_keras.layers.DepthwiseConv2D(1, name=name))
+    if len(shape) == 4:
+        return _call(depthwise, inputs, lambda: _affine_weights(batch_norm))
+    as_map = twins.setdefault(f"{name}_map", tf_keras.layers.Reshape((1, 1, shape[-1]), name=f"{name}_map"))
+    as_vector = twins.setdefault(f"{name}_vector", tf_keras.layers.Flatten(name=f"{name}_vector"))
+    return as_vector(_call(depthwise, as_map(inputs), lambda: _affine_weights(batch_norm)))
 
 
-def _depthwise(batch_norm: tf_keras.layers.BatchNormalization) -> tf_keras.layers.DepthwiseConv2D:
-    return tf_keras.layers.DepthwiseConv2D(1, name=batch_norm.name)
+def _call(layer: tf_keras.layers.Layer, inputs: Any, weights: Callable[[], list[np.ndarray]]) -> Any:
+    """Call a layer, and give it its weights the first time."""
+    is_new = not layer.built
+    outputs = layer(inputs)
+    if is_new:
+        layer.set_weights(weights())
+    return outputs
 
 
 def _affine(batch_norm: tf_keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:

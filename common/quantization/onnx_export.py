@@ -8,6 +8,7 @@ import tensorflow as tf
 import tf2onnx
 import tf_keras
 
+from common.quantization._onnx_graph import OnnxGraph
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
 
@@ -50,5 +51,18 @@ def tf_keras_to_onnx(
     proto, _ = tf2onnx.convert.from_function(
         inference, input_signature=signature, opset=opset, inputs_as_nchw=[INPUT] if nchw else None
     )
-    onnx.checker.check_model(proto, full_check=True)
-    return proto
+    graph = OnnxGraph(proto)
+    _drop_identity_reshapes(graph)
+    return graph.finish()
+
+
+def _drop_identity_reshapes(graph: OnnxGraph) -> None:
+    """tf2onnx turns the layout change of a pooled map (N, C, 1, 1) into a Reshape to the same shape."""
+    inferred = onnx.shape_inference.infer_shapes(graph.model).graph
+    shapes = {
+        info.name: [dim.dim_value for dim in info.type.tensor_type.shape.dim] for info in inferred.value_info
+    }
+    for node in [n for n in graph.nodes if n.op_type == "Reshape" and n.output[0] not in graph.outputs]:
+        if shapes.get(node.input[0], ()) == shapes.get(node.output[0]):
+            graph.redirect(node.output[0], node.input[0])
+            graph.nodes.remove(node)

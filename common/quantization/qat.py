@@ -39,7 +39,7 @@ def prepare_qat(
     Raises:
         ValueError: an unknown name in `float_layers`, or calibration that yields nothing.
     """
-    folded = fold_batch_norm(to_tf_keras(model))
+    folded = fold_batch_norm(to_tf_keras(model), keep=float_layers)
     unknown = set(float_layers) - {layer.name for layer in folded.layers}
     if unknown:
         raise ValueError(f"float_layers: no layer is named {sorted(unknown)} in model '{model.name}'")
