@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.metrics import retrieval
+from src.metrics._protocols import PROTOCOLS, Protocol
 from src.metrics.retrieval import RetrievalMetrics, retrieval_metrics
 
 GOLDEN = np.load(Path(__file__).parents[2] / "data" / "retrieval.npz")
@@ -63,6 +64,24 @@ def test_golden_values_of_independent_implementations(distance):
     np.testing.assert_allclose(metrics.cmc, g["market_cmc"], atol=1e-5)
     assert metrics.mAP == pytest.approx(float(g["market_mAP"]), abs=1e-5)
     assert metrics.mINP == pytest.approx(float(g["market_mINP"]), abs=1e-5)
+
+
+def test_a_protocol_may_take_other_people_out_too(monkeypatch):
+    """The rule of SYSU-MM01: a query of camera 3 does not see the gallery of camera 2, which shares its scene."""
+    rule = Protocol(
+        "camera 2 is taken out for camera 3",
+        needs_cameras=True,
+        excluded=lambda identity, camera, identities, cameras: (camera == 3) & (cameras == 2),
+    )
+    monkeypatch.setitem(PROTOCOLS, "sysu", rule)
+    g = GOLDEN
+    metrics = retrieval_metrics(
+        g["query"], g["gallery"], g["query_ids"], g["gallery_ids"], g["sysu_query_cams"], g["sysu_gallery_cams"],
+        protocol="sysu",
+    )  # fmt: skip
+    assert metrics.mAP == pytest.approx(float(g["sysu_mAP"]), abs=1e-5)
+    assert metrics.mINP == pytest.approx(float(g["sysu_mINP"]), abs=1e-5)
+    assert metrics.sentence.endswith("protocol sysu: camera 2 is taken out for camera 3.")
 
 
 @pytest.mark.parametrize("protocol", ["market1501", "no_camera"])
