@@ -8,14 +8,15 @@ import keras
 from common.config import ConfigError
 
 _PUBLISHER = "https://storage.googleapis.com/tensorflow/keras-applications"
-_LARGEST_MOMENTUM = 0.99
+_MOMENTUM = 0.9
 
 
 def as_backbone(network: keras.Model, name: str, weights: str | None) -> keras.Model:
     """Pool a network without its top to `features` (N, D), and load published weights.
 
-    MobileNet V2 comes with a batch-norm momentum of 0.999, whose averages need thousands of steps to follow
-    the weights; it is lowered to Keras's default.
+    The networks come with batch-norm momenta of 0.99 and 0.999, whose averages need hundreds or thousands of steps
+    to follow the weights: after a short training on few images inference would see random statistics, and every
+    image the same embedding. All backbones use 0.9, as OSNet's authors do.
 
     Args:
         network: Images (N, H, W, C) to a map (N, h, w, D).
@@ -26,7 +27,7 @@ def as_backbone(network: keras.Model, name: str, weights: str | None) -> keras.M
         _load_imagenet(network, weights)
     for layer in network.layers:
         if isinstance(layer, keras.layers.BatchNormalization):
-            layer.momentum = min(layer.momentum, _LARGEST_MOMENTUM)
+            layer.momentum = _MOMENTUM
     features = keras.layers.GlobalAveragePooling2D(name="features")(network.output)
     return keras.Model(network.inputs[0], features, name=name)
 

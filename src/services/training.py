@@ -13,6 +13,7 @@ from common import plotting
 from common.artifacts import Model
 from common.config import ConfigError
 from common.layers.rewrite import with_fused_batch_norm
+from common.layers.start_statistics import start_statistics
 from common.run import Run
 from src.data.labels import identity_labels
 from src.data.pipeline import evaluation_batches, training_batches
@@ -124,6 +125,8 @@ def _fit(
         cache=None if config.dataset.cache == "none" else config.dataset.cache,
         augment=_augmentation(config),
     )  # fmt: skip
+    if config.model.model_name is not None and not config.model.pretrained:
+        start_statistics(trained, next(iter(batches))["images"])
     losses = losses_of(training)
     return fit(
         step=make_training_step(trained, optimizer, losses),
