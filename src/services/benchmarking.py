@@ -193,9 +193,9 @@ def _parity(onnx_path: Path, context: Path, images: np.ndarray) -> dict[str, flo
         expected = l2_normalize(reference.embed(images))
     parts = []
     with open_model(context) as emulator, progress("HTP emulator", len(images), "images") as advance:
-        for image in images:
-            parts.append(emulator.embed(image[None]))
-            advance()
+        for start in range(0, len(images), emulator.batch_size):
+            parts.append(emulator.embed(images[start : start + emulator.batch_size]))
+            advance(len(parts[-1]))
     cosine = np.sum(expected * l2_normalize(np.concatenate(parts)), axis=1)
     return {
         "qnn_htp_emulator/parity_cosine_mean": float(cosine.mean()),
