@@ -148,11 +148,11 @@ def _scenery(camera: Camera, rng: np.random.Generator, height: int, width: int) 
     wall, ground = np.array(camera.wall), np.array(camera.ground)
     image = np.empty((height, width, 3), np.uint8)
     horizon = 0 if camera.elevation > 0.5 else int(height * rng.uniform(0.35, 0.8))
-    image[:horizon] = np.clip(wall + rng.normal(0, 18, 3), 5, 250)
-    image[horizon:] = np.clip(ground + rng.normal(0, 18, 3), 5, 250)
+    image[:horizon] = _shade(wall, rng)
+    image[horizon:] = _shade(ground, rng)
     for _ in range(rng.integers(3, 10)):
         base = wall if rng.random() < 0.5 else ground
-        colour = np.clip(base + rng.normal(0, 45, 3), 0, 255).tolist()
+        colour = np.clip(base + rng.normal(0, 40) + rng.normal(0, 35, 3), 0, 255).tolist()
         x, y = rng.integers(-width // 4, width), rng.integers(-height // 8, height)
         if rng.random() < 0.75:
             corner = (int(x + rng.integers(4, width // 2)), int(y + rng.integers(6, height // 3)))
@@ -162,6 +162,11 @@ def _scenery(camera: Camera, rng: np.random.Generator, height: int, width: int) 
             cv2.line(image, (int(x), int(y)), end, colour, int(rng.integers(1, 4)))
     texture = _fields.clouds(rng, height, width) * rng.uniform(4, 14)
     return cv2.add(image, cv2.merge([texture] * 3), dtype=cv2.CV_8U)
+
+
+def _shade(colour: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Return another patch of a surface, lighter or darker and a little different in colour."""
+    return np.clip(colour + rng.normal(0, 35) + rng.normal(0, 14, 3), 5, 250)
 
 
 def _occlude(image: np.ndarray, relief: np.ndarray, rng: np.random.Generator) -> None:

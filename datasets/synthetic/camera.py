@@ -113,8 +113,8 @@ def random_pose(camera: Camera, rng: np.random.Generator) -> Pose:
         effort=rng.uniform(0, 1.25),
         arms=rng.uniform(0, 1),
         elevation=camera.elevation + rng.normal(0, 0.05),
-        zoom=rng.uniform(0.8, 0.98),
-        shift_x=rng.normal(0, 0.035),
-        shift_y=rng.normal(0, 0.025),
+        zoom=rng.uniform(0.72, 0.98),
+        shift_x=rng.normal(0, 0.07),
+        shift_y=rng.normal(0, 0.04),
         frame=0,
     )

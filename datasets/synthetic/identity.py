@@ -8,11 +8,11 @@ import numpy as np
 # Albedo in display-encoded RGB, and how often it is worn: most people dress in black, grey and blue, so that
 # colour alone separates few of them.
 _CLOTH = (
-    ((28, 28, 32), 9),
-    ((62, 62, 66), 6),
+    ((28, 28, 32), 5),
+    ((62, 62, 66), 5),
     ((125, 125, 125), 5),
-    ((225, 225, 220), 6),
-    ((32, 40, 78), 7),
+    ((225, 225, 220), 5),
+    ((32, 40, 78), 5),
     ((50, 84, 150), 5),
     ((120, 165, 205), 3),
     ((170, 38, 40), 4),
@@ -21,11 +21,11 @@ _CLOTH = (
     ((92, 92, 52), 4),
     ((104, 72, 48), 4),
     ((198, 174, 134), 5),
-    ((222, 190, 60), 2),
-    ((222, 122, 50), 2),
-    ((214, 140, 160), 2),
-    ((104, 62, 128), 2),
-    ((40, 128, 132), 2),
+    ((222, 190, 60), 3),
+    ((222, 122, 50), 3),
+    ((214, 140, 160), 3),
+    ((104, 62, 128), 3),
+    ((40, 128, 132), 3),
 )
 _CLOTH_COLOURS = np.array([colour for colour, _ in _CLOTH], np.float64)
 _CLOTH_WEIGHTS = np.array([weight for _, weight in _CLOTH], np.float64) / sum(weight for _, weight in _CLOTH)

@@ -58,14 +58,15 @@ PRESETS: dict[str, Preset] = {
     ),
     "demo": Preset(
         cameras=(("visible", 0), ("visible", 1), ("visible", 2), ("visible", 3)),
-        train=250,
+        train=330,
         val=30,
         test=100,
-        train_images=4,
+        train_images=3,
         query_images=2,
         gallery_images=3,
-        lighting=0.25,
+        lighting=0.12,
         occlusion=0.08,
+        detail=(0.65, 0.95),
     ),
     "bench": Preset(
         cameras=_SIX_CAMERAS, train=300, val=100, test=100, train_images=4, query_images=1, gallery_images=3
