@@ -21,7 +21,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_schem
 from common.quantization.fold import consumers
 
 _L = tf_keras.layers
-_KERNELS = {_L.Conv2D: "kernel", _L.DepthwiseConv2D: "depthwise_kernel", _L.Dense: "kernel"}
+KERNELS = {_L.Conv2D: "kernel", _L.DepthwiseConv2D: "depthwise_kernel", _L.Dense: "kernel"}
 _SAME_GRID = (
     _L.MaxPooling2D,
     _L.ZeroPadding2D,
@@ -32,7 +32,7 @@ _SAME_GRID = (
     _L.Dropout,
 )
 FLOAT_LAYERS = (_L.BatchNormalization, _L.LayerNormalization, _L.UnitNormalization)
-_FUSES_RELU = (*_KERNELS, _L.Add)
+_FUSES_RELU = (*KERNELS, _L.Add)
 
 
 class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
@@ -141,7 +141,7 @@ def layer_configs(model: tf_keras.Model, float_layers: frozenset[str]) -> dict[s
     configs = {}
     for layer in model.layers:
         is_float = layer.name in float_layers or isinstance(layer, FLOAT_LAYERS)
-        kernel = None if is_float else _KERNELS.get(type(layer))
+        kernel = None if is_float else KERNELS.get(type(layer))
         output = None if is_float else _output_quantizer(layer, readers[layer.name])
         configs[layer.name] = LayerConfig(kernel, output)
     return configs

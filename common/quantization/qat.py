@@ -12,7 +12,7 @@ import tensorflow_model_optimization as tfmot
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
 
-from common.quantization._tfmot import FLOAT_LAYERS, Scheme, layer_configs, quantize_scope
+from common.quantization._tfmot import FLOAT_LAYERS, KERNELS, Scheme, layer_configs, quantize_scope
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
 
@@ -34,15 +34,20 @@ def prepare_qat(
     Args:
         model: rescaled images (N, H, W, C) -> embeddings (N, D).
         calibration: yields rescaled float32 batches (n, H, W, C).
-        float_layers: names of layers to leave in float. Normalisations of vectors (BNNeck, L2) always are.
+        float_layers: names of layers without a kernel to leave in float, such as a pool or a batch norm that
+            would otherwise be folded. L2 and layer normalisation always are.
 
     Raises:
-        ValueError: an unknown name in `float_layers`, or calibration that yields nothing.
+        ValueError: a name in `float_layers` that no layer or one with a kernel has, or calibration that yields
+            nothing.
     """
     folded = fold_batch_norm(to_tf_keras(model), keep=float_layers)
     unknown = set(float_layers) - {layer.name for layer in folded.layers}
     if unknown:
         raise ValueError(f"float_layers: no layer is named {sorted(unknown)} in model '{model.name}'")
+    kernels = [name for name in float_layers if type(folded.get_layer(name)) in KERNELS]
+    if kernels:
+        raise ValueError(f"float_layers: {kernels} have kernels, which must be int8 on the HTP")
     configs = layer_configs(folded, frozenset(float_layers))
     with quantize_scope():
         annotated = tf_keras.models.clone_model(
@@ -100,8 +105,14 @@ def calibrate_ranges(qat_model: tf_keras.Model, calibration: Calibration) -> Non
 
 
 def _on_grid(low: float, high: float) -> tuple[float, float]:
-    scale = max(high - low, 1e-6) / 255
-    zero_point = round(-low / scale)
+    """Widen a range until 0 is a whole step of its uint8 grid.
+
+    Shifting it instead, as TensorFlow does, puts every pixel of images in [-1, 1] half a step off the grid, where
+    each runtime rounds another way.
+    """
+    zero_point = round(255 * -low / max(high - low, 1e-6))
+    steps_below, steps_above = max(zero_point, 1e-9), max(255 - zero_point, 1e-9)
+    scale = max(-low / steps_below, high / steps_above, 1e-6 / 255)
     return -zero_point * scale, (255 - zero_point) * scale
 
 
@@ -111,11 +122,16 @@ def fine_tune(
     batches: Iterable[Any],
     steps: int,
     learning_rate: float = 1e-4,
-    freeze_share: float = 0.0,
     extra_loss: Callable[..., tf.Tensor] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
     """Train `qat_model` in place to give the embeddings of `teacher`: loss = mean(1 - cosine) (+ extra loss).
+
+    Activation ranges and batch statistics stay as `prepare_qat` set them; scales of kernels follow the kernels.
+    On a trained MobileNet V1 x0.25, 200 steps at 1e-4, this raised the cosine to the float embedding of held-out
+    images from 0.99931 to 0.99948; ranges that follow the data in the first half gave 0.99945, TFMOT's
+    unfolded batch norms 0.99944 with frozen statistics and 0.99835 with moving ones. A learning rate of 1e-5
+    gave 0.99943, 1e-3 0.99917.
 
     Args:
         qat_model: model of `prepare_qat`.
@@ -123,7 +139,6 @@ def fine_tune(
         batches: yields images (n, H, W, C), or tuples (images, ...) whose rest goes to `extra_loss`.
         steps: number of updates; fewer if `batches` ends before.
         learning_rate: of Adam, decayed to 0 by a half cosine.
-        freeze_share: share of the steps in which activation ranges follow the data.
         extra_loss: called as `extra_loss(embeddings, *rest of the batch)`, returns a scalar to add.
         on_step: called after each update with its number (from 1) and {"loss", "cosine", "learning_rate"}.
     """
@@ -132,10 +147,11 @@ def fine_tune(
     weights = [w for layer in qat_model.layers if layer.trainable for w in layer.trainable_weights]
     optimizer.build(weights)
 
-    def step(images: tf.Tensor, rest: Sequence[tf.Tensor], follow: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        target = tf.math.l2_normalize(tf.cast(teacher(images, training=False), tf.float32), axis=-1)
+    def step(images: tf.Tensor, rest: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        structured = keras.tree.map_structure(lambda _: images, teacher.input)
+        target = tf.math.l2_normalize(tf.cast(teacher(structured, training=False), tf.float32), axis=-1)
         with tf.GradientTape() as tape:
-            embeddings = qat_model(images, training=follow)
+            embeddings = qat_model(images, training=False)
             cosine = tf.reduce_mean(
                 tf.reduce_sum(target * tf.math.l2_normalize(embeddings, axis=-1), axis=-1)
             )
@@ -146,7 +162,7 @@ def fine_tune(
     compiled = tf.function(step, autograph=False, jit_compile=False)
     for index, batch in zip(range(1, steps + 1), batches, strict=False):
         images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
-        loss, cosine = compiled(tf.convert_to_tensor(images), rest, index <= freeze_share * steps)
+        loss, cosine = compiled(tf.convert_to_tensor(images), rest)
         if on_step is not None:
             rate = float(schedule(index - 1))
             on_step(index, {"loss": float(loss), "cosine": float(cosine), "learning_rate": rate})
