@@ -101,8 +101,9 @@ def render_shot(preset: Preset, seed: int, shot: Shot) -> np.ndarray:
     who = make_identity(seed, shot.identity)
     if preset.track == 1:
         return render(who, camera, _rng(seed, 4, shot.identity, shot.camera, shot.frame))
-    # The walk is the scene's, so that its cameras see it at the same time; the rest is the camera's own.
-    walk = random_pose(camera, _rng(seed, 5, shot.identity, shot.scene, shot.track))
+    # Sensors of one scene hang side by side and see one walk; light, optics and noise are each sensor's own.
+    mount = next(number for number, (_, scene) in enumerate(preset.cameras, 1) if scene == shot.scene)
+    walk = random_pose(_camera(preset, seed, mount), _rng(seed, 5, shot.identity, shot.scene, shot.track))
     rng = _rng(seed, 6, shot.identity, shot.camera, shot.track)
     return render(who, camera, rng, walk.after(shot.frame))
 
