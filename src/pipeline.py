@@ -65,17 +65,22 @@ def _starting_model(config: Config) -> Model | None:
         raise ConfigError(f"model.model_path: there is no file {path}")
     from common.runtime.open_model import open_model
 
-    manifest = Model.load(path)
-    if manifest is not None:
-        return manifest
-    _LOGGER.warning("%s has no manifest: its preprocessing is taken from the configuration", path)
-    with open_model(path) as runtime:
-        return Model(
-            files={path.suffix[1:]: path},
-            precision=runtime.precision,
-            input_shape=runtime.input_shape,
-            embedding_dim=runtime.embedding_dim,
+    model = Model.load(path)
+    if model is None:
+        _LOGGER.warning("%s has no manifest: its preprocessing is taken from the configuration", path)
+        with open_model(path) as runtime:
+            model = Model(
+                files={path.suffix[1:]: path},
+                precision=runtime.precision,
+                input_shape=runtime.input_shape,
+                embedding_dim=runtime.embedding_dim,
+            )
+    if "input_shape" in config.model.model_fields_set and config.model.input_shape != model.input_shape:
+        raise ConfigError(
+            f"model.input_shape is {config.model.input_shape}, but the input of {path} is {model.input_shape}: "
+            "leave input_shape out, or train a new model by its model_name"
         )
+    return model
 
 
 def _preflight(config: Config, services: Mapping[str, Any], model: Model | None, run: Run) -> Data:

