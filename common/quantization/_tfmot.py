@@ -21,6 +21,8 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_schem
 from common.quantization.fold import consumers
 
 _L = tf_keras.layers
+SMALLEST_CHANNEL = 1e-5
+"""Smallest range of a channel, relative to its kernel's: the scale of a pruned channel must carry its bias."""
 KERNELS = {_L.Conv2D: "kernel", _L.DepthwiseConv2D: "depthwise_kernel", _L.Dense: "kernel"}
 _SAME_GRID = (
     _L.MaxPooling2D,
@@ -36,44 +38,49 @@ _FUSES_RELU = (*KERNELS, _L.Add)
 
 
 class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
-    """Symmetric int8 in [-127, 127], one scale per output channel, from the kernel as it is now.
+    """Symmetric int8 in [-127, 127], one scale per output channel or kernel, from the kernel as it is now.
 
     TFMOT's own quantizer keeps the range of the last training forward pass, which is stale after the last update,
     and has a single scale for a depthwise kernel.
     """
 
-    def __init__(self, is_depthwise: bool) -> None:
+    def __init__(self, is_depthwise: bool, per_channel: bool) -> None:
         self.is_depthwise = is_depthwise
+        self.per_channel = per_channel
 
     def build(self, tensor_shape: tf.TensorShape, name: str, layer: tf_keras.layers.Layer) -> dict[str, Any]:
         return {}
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
+        whole = tf.stop_gradient(tf.reduce_max(tf.abs(inputs)))
+        if not self.per_channel:
+            return tf.quantization.fake_quant_with_min_max_vars(inputs, -whole, whole, narrow_range=True)
         # (h, w, C, M) -> (h, w, C * M): output channels last
         kernel = tf.reshape(inputs, (*inputs.shape[:-2], -1)) if self.is_depthwise else inputs
         limit = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=list(range(kernel.shape.rank - 1))))
+        limit = tf.maximum(limit, whole * SMALLEST_CHANNEL)
         quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            kernel, -limit, limit, num_bits=8, narrow_range=True
+            kernel, -limit, limit, narrow_range=True
         )
         return tf.reshape(quantized, inputs.shape)
 
     def get_config(self) -> dict[str, Any]:
-        return {"is_depthwise": self.is_depthwise}
+        return {"is_depthwise": self.is_depthwise, "per_channel": self.per_channel}
 
 
 class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
     """What of one layer is quantized: its kernel (attribute name or None), its output (quantizer or None)."""
 
-    def __init__(self, kernel: str | None, output: str | None) -> None:
+    def __init__(self, kernel: str | None, output: str | None, per_channel: bool) -> None:
         self.kernel = kernel
         self.output = output
+        self.per_channel = per_channel
 
     def get_weights_and_quantizers(self, layer: tf_keras.layers.Layer) -> list[tuple[Any, Any]]:
-        return (
-            [(getattr(layer, self.kernel), KernelQuantizer(self.kernel == "depthwise_kernel"))]
-            if self.kernel
-            else []
-        )
+        if self.kernel is None:
+            return []
+        quantizer = KernelQuantizer(self.kernel == "depthwise_kernel", self.per_channel)
+        return [(getattr(layer, self.kernel), quantizer)]
 
     def set_quantize_weights(
         self, layer: tf_keras.layers.Layer, quantize_weights: Sequence[tf.Tensor]
@@ -93,7 +100,7 @@ class LayerConfig(tfmot.quantization.keras.QuantizeConfig):
         return [_OUTPUT_QUANTIZERS[self.output]()] if self.output else []
 
     def get_config(self) -> dict[str, Any]:
-        return {"kernel": self.kernel, "output": self.output}
+        return {"kernel": self.kernel, "output": self.output, "per_channel": self.per_channel}
 
 
 def _calibrated() -> Any:
@@ -136,14 +143,16 @@ def quantize_scope() -> Any:
     )
 
 
-def layer_configs(model: tf_keras.Model, float_layers: frozenset[str]) -> dict[str, LayerConfig]:
+def layer_configs(
+    model: tf_keras.Model, float_layers: frozenset[str], per_channel: bool
+) -> dict[str, LayerConfig]:
     readers = consumers(model)
     configs = {}
     for layer in model.layers:
         is_float = layer.name in float_layers or isinstance(layer, FLOAT_LAYERS)
         kernel = None if is_float else KERNELS.get(type(layer))
         output = None if is_float else _output_quantizer(layer, readers[layer.name])
-        configs[layer.name] = LayerConfig(kernel, output)
+        configs[layer.name] = LayerConfig(kernel, output, per_channel)
     return configs
 
 

@@ -6,6 +6,7 @@ import tf_keras
 from onnx import helper
 
 from common.quantization._onnx_graph import OnnxGraph, attribute
+from common.quantization._tfmot import SMALLEST_CHANNEL
 from common.quantization.onnx_export import OPSET, tf_keras_to_onnx
 
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
@@ -195,26 +196,27 @@ def _recover_int8(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return int8 weights and the float32 scale per output channel.
 
-    A dead channel (all weights near zero) with a bias would overflow the int32 bias, whose scale is proportional
-    to the weight's: its weight scale is raised to where the bias fits, which rounds the tiny weights away.
+    A channel whose weights are near zero but whose bias is not would overflow the int32 bias, whose scale is
+    proportional to the weight's: its scale is raised to where the bias fits.
     """
     others = tuple(i for i in range(weight.ndim) if i != axis)
-    limits = np.abs(weight).max(axis=others)
-    floor = (
-        np.full_like(limits, 1e-12)
-        if scaled_bias is None
-        else np.maximum(abs(scaled_bias) / _BIAS_LIMIT, 1e-12)
-    )
-    scales = np.maximum(limits / 127, floor)
     shape = [-1 if i == axis else 1 for i in range(weight.ndim)]
-    steps = weight / scales.reshape(shape)
-    error = np.abs(steps - np.round(steps)).max(axis=others)[limits / 127 > floor]
-    if error.size and error.max() > _GRID_TOLERANCE:
+    limits = np.abs(weight).max(axis=others)
+    whole = max(limits.max(), 1e-12)
+    per_channel = np.maximum(limits, whole * SMALLEST_CHANNEL) / 127
+    for scales in (per_channel, np.full_like(limits, whole / 127)):
+        steps = weight / scales.reshape(shape)
+        error = np.abs(steps - np.round(steps)).max()
+        if error <= _GRID_TOLERANCE:
+            break
+    else:
         raise ValueError(
-            f"the weights of '{name}' are on no int8 grid per output channel (off by {error.max():.3f} of a step): "
-            "expected an export of prepare_qat; for a float model use quantize_onnx"
+            f"the weights of '{name}' are on no int8 grid, per output channel or whole (off by {error:.3f} of a "
+            "step): expected an export of prepare_qat; for a float model use quantize_onnx"
         )
-    return np.round(steps).astype(np.int8), scales.astype(np.float32)
+    if scaled_bias is not None:
+        scales = np.maximum(scales, abs(scaled_bias) / _BIAS_LIMIT)
+    return np.round(weight / scales.reshape(shape)).astype(np.int8), scales.astype(np.float32)
 
 
 def _dequantized(graph: OnnxGraph, name: str, integers: np.ndarray, scales: np.ndarray, axis: int) -> str:

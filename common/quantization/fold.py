@@ -9,14 +9,23 @@ import tensorflow as tf
 import tf_keras
 
 _WEIGHTED = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
+_POOLS = (tf_keras.layers.GlobalAveragePooling2D, tf_keras.layers.GlobalMaxPooling2D)
+_TAKES_MAPS = (
+    *(tf_keras.layers.Dense, tf_keras.layers.BatchNormalization, tf_keras.layers.Dropout),
+    *(tf_keras.layers.ReLU, tf_keras.layers.LeakyReLU, tf_keras.layers.Activation),
+    *(tf_keras.layers.Add, tf_keras.layers.Multiply),
+)
+"""Layers that do the same to vectors (N, D) and to maps (N, 1, 1, D)."""
 
 
 def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_keras.Model:
-    """Rebuild a functional tf_keras model without the batch norms that an integer graph has no operator for.
+    """Rebuild a functional tf_keras model with the operators that an integer graph has.
 
     - A batch norm right after a linear convolution or dense layer goes into its weights and bias.
-    - Any other one, such as a pre-activation batch norm or a BNNeck, becomes a depthwise 1x1 convolution, of
-      (N, 1, 1, D) for vectors (N, D): one weight per channel, which the int8 grid of a channel holds exactly.
+    - Any other one, such as a pre-activation batch norm or a BNNeck, becomes a depthwise 1x1 convolution: one
+      weight per channel, which the int8 grid of a channel holds exactly.
+    - Pooled vectors (N, D) stay maps (N, 1, 1, D) up to the output, and dense layers on them become 1x1
+      convolutions: an int8 dense layer has one scale for all its channels in TFLite.
     - A non-linear `activation` argument becomes an `Activation` layer behind its layer.
 
     The outputs agree with the source to float32 rounding. Folding fixes the batch statistics, so fine-tuning
@@ -30,21 +39,29 @@ def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_ker
     twins: dict[str, tf_keras.layers.Layer] = {}
     tensors = {id(tensor): tensor for tensor in model.inputs}
 
-    def rebuilt(tensor: Any) -> Any:
-        return tensors[id(tensor)]
+    def as_vector(tensor: Any) -> Any:
+        """Undo the map form of what is a vector in the source."""
+        new = tensors[id(tensor)]
+        if len(new.shape) == len(tensor.shape):
+            return new
+        name = f"{tensor.node.layer.name}_vector"
+        return twins.setdefault(name, tf_keras.layers.Flatten(name=name))(new)
 
     for depth in sorted(model._nodes_by_depth, reverse=True):
         for node in model._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            arguments = tf.nest.map_structure(rebuilt, node.call_args[0])
+            takes_maps = isinstance(node.layer, _TAKES_MAPS)
+            arguments = tf.nest.map_structure(
+                _lookup(tensors) if takes_maps else as_vector, node.call_args[0]
+            )
             outputs = _apply(node.layer, arguments, targets, keep, twins)
-            tensors |= {id(old): new for old, new in _pairs(node.outputs, outputs)}
-    return tf_keras.Model(model.input, tf.nest.map_structure(rebuilt, model.output), name=model.name)
+            tensors |= zip(map(id, tf.nest.flatten(node.outputs)), tf.nest.flatten(outputs), strict=True)
+    return tf_keras.Model(model.input, tf.nest.map_structure(as_vector, model.output), name=model.name)
 
 
-def _pairs(old: Any, new: Any) -> list[tuple[Any, Any]]:
-    return list(zip(tf.nest.flatten(old), tf.nest.flatten(new), strict=True))
+def _lookup(tensors: Mapping[int, Any]) -> Callable[[Any], Any]:
+    return lambda tensor: tensors[id(tensor)]
 
 
 def consumers(model: tf_keras.Model) -> dict[str, list[tf_keras.layers.Layer]]:
@@ -87,42 +104,35 @@ def _apply(
     """Apply the quantizable twin of `layer`; a batch norm that was folded is the identity."""
     if layer in targets.values():
         return inputs
-    if isinstance(layer, tf_keras.layers.BatchNormalization) and layer.name not in keep:
-        return _apply_affine(layer, inputs, twins)
-    batch_norm = targets.get(layer.name)
-    if layer.name not in twins:
-        config = layer.get_config()
-        if isinstance(layer, _WEIGHTED):
-            config |= {"activation": "linear", "use_bias": layer.use_bias or batch_norm is not None}
-        twins[layer.name] = type(layer).from_config(config)
-    outputs = _call(twins[layer.name], inputs, lambda: _weights(layer, batch_norm))
+    is_new = layer.name not in twins
+    is_affine = isinstance(layer, tf_keras.layers.BatchNormalization) and layer.name not in keep
+    if is_affine and len(inputs.shape) == 4:
+        twin = twins.setdefault(layer.name, tf_keras.layers.DepthwiseConv2D(1, name=layer.name))
+        outputs, weights = twin(inputs), _affine_weights(layer)
+    else:
+        twin = (
+            twins.setdefault(layer.name, _twin(layer, inputs, layer.name in targets))
+            if is_new
+            else twins[layer.name]
+        )
+        outputs, weights = twin(inputs), _weights(layer, targets.get(layer.name))
+    if is_new:
+        twin.set_weights([w.reshape(v.shape) for w, v in zip(weights, twin.weights, strict=True)])
     if isinstance(layer, _WEIGHTED) and layer.activation is not tf_keras.activations.linear:
         name = f"{layer.name}_activation"
-        twins.setdefault(name, tf_keras.layers.Activation(layer.activation, name=name))
-        return twins[name](outputs)
+        return twins.setdefault(name, tf_keras.layers.Activation(layer.activation, name=name))(outputs)
     return outputs
 
 
-def _apply_affine(
-    batch_norm: tf_keras.layers.BatchNormalization, inputs: Any, twins: dict[str, tf_keras.layers.Layer]
-) -> Any:
-    """Apply a batch norm as a depthwise 1x1 convolution."""
-    name, shape = batch_norm.name, inputs.shape
-    depthwise = twins.setdefault(name, tf_keras.layers.DepthwiseConv2D(1, name=name))
-    if len(shape) == 4:
-        return _call(depthwise, inputs, lambda: _affine_weights(batch_norm))
-    as_map = twins.setdefault(f"{name}_map", tf_keras.layers.Reshape((1, 1, shape[-1]), name=f"{name}_map"))
-    as_vector = twins.setdefault(f"{name}_vector", tf_keras.layers.Flatten(name=f"{name}_vector"))
-    return as_vector(_call(depthwise, as_map(inputs), lambda: _affine_weights(batch_norm)))
-
-
-def _call(layer: tf_keras.layers.Layer, inputs: Any, weights: Callable[[], list[np.ndarray]]) -> Any:
-    """Call a layer, and give it its weights the first time."""
-    is_new = not layer.built
-    outputs = layer(inputs)
-    if is_new:
-        layer.set_weights(weights())
-    return outputs
+def _twin(layer: tf_keras.layers.Layer, inputs: Any, is_folded: bool) -> tf_keras.layers.Layer:
+    config = layer.get_config()
+    if isinstance(layer, _POOLS):
+        config |= {"keepdims": True}
+    if isinstance(layer, _WEIGHTED):
+        config |= {"activation": "linear", "use_bias": layer.use_bias or is_folded}
+    if isinstance(layer, tf_keras.layers.Dense) and len(inputs.shape) == 4:
+        return tf_keras.layers.Conv2D(layer.units, 1, use_bias=config["use_bias"], name=layer.name)
+    return type(layer).from_config(config)
 
 
 def _affine(batch_norm: tf_keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:

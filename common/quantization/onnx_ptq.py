@@ -4,7 +4,7 @@ import contextlib
 import io
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 import onnx
@@ -12,14 +12,9 @@ from onnxruntime import quantization
 from onnxruntime.quantization.quant_utils import add_pre_process_metadata
 
 from common.quantization.complete import incomplete_nodes
-from common.quantization.qat import Calibration
+from common.quantization.qat import Calibration, Granularity, check_granularity
 
-Granularity = Literal["per_channel", "per_tensor"]
 CalibrateMethod = Literal["MinMax", "Entropy", "Percentile"]
-_CHOICES = {
-    "granularity": ("per_channel", "per_tensor"),
-    "calibrate_method": ("MinMax", "Entropy", "Percentile"),
-}
 
 
 def quantize_onnx(
@@ -39,9 +34,12 @@ def quantize_onnx(
     Raises:
         ValueError: an unknown choice, no calibration images, or an operator with weights that stays in float.
     """
-    for key, value in (("granularity", granularity), ("calibrate_method", calibrate_method)):
-        if value not in _CHOICES[key]:
-            raise ValueError(f"{key}: expected one of {', '.join(_CHOICES[key])}, received {value!r}")
+    check_granularity(granularity)
+    methods = get_args(CalibrateMethod)
+    if calibrate_method not in methods:
+        raise ValueError(
+            f"calibrate_method: expected one of {', '.join(methods)}, received {calibrate_method!r}"
+        )
     marked = onnx.ModelProto.FromString(float_model.SerializeToString())
     add_pre_process_metadata(marked)  # folded and shaped already; unmarked models are warned about
     with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
@@ -56,8 +54,10 @@ def quantize_onnx(
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
             calibrate_method=quantization.CalibrationMethod[calibrate_method],
-            # ranges are merged after every batch: otherwise all activations of all images are held in memory
-            extra_options={"CalibStridedMinMax": 1},
+            extra_options={
+                "CalibStridedMinMax": 1,  # merge ranges after every batch, or all activations stay in memory
+                "MinimumRealRange": 1e-4,  # of units that never fire
+            },
         )
         quantized = onnx.load(target)
     missing = incomplete_nodes(quantized)

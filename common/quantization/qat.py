@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal, get_args
 from unittest import mock
 
 import keras
@@ -19,16 +19,28 @@ from common.quantization.fold import fold_batch_norm
 Calibration = Callable[[], Iterable[np.ndarray]]
 """Called once, yields rescaled float32 images (n, H, W, C)."""
 
+Granularity = Literal["per_channel", "per_tensor"]
+
+
+def check_granularity(granularity: str) -> None:
+    """Raise ValueError for anything but a `Granularity`."""
+    choices = get_args(Granularity)
+    if granularity not in choices:
+        raise ValueError(f"granularity: expected one of {', '.join(choices)}, received {granularity!r}")
+
 
 def prepare_qat(
-    model: keras.Model, calibration: Calibration, float_layers: Sequence[str] = ()
+    model: keras.Model,
+    calibration: Calibration,
+    float_layers: Sequence[str] = (),
+    granularity: Granularity = "per_channel",
 ) -> tf_keras.Model:
     """Turn a functional Keras 3 embedding model into a TFMOT model with fake quantization and calibrated ranges.
 
     The model goes through `to_tf_keras` and `fold_batch_norm`, so every convolution is linear with a bias.
-    Kernels: int8 symmetric per output channel. Activations: uint8 asymmetric per tensor, placed where the
+    Kernels: int8 symmetric. Activations: uint8 asymmetric per tensor, placed where the
     integer graph rounds: after ReLU rather than before it, after sums, products and pools, on the input, and on
-    a fixed grid after sigmoid. Every range is measured on the calibration images in the *float* network, because
+    a fixed grid after sigmoid. Every range is measured on the calibration images with float activations, because
     TFMOT's own start of +-6 needs thousands of steps to move.
 
     Args:
@@ -36,11 +48,13 @@ def prepare_qat(
         calibration: yields rescaled float32 batches (n, H, W, C).
         float_layers: names of layers without a kernel to leave in float, such as a pool or a batch norm that
             would otherwise be folded. L2 and layer normalisation always are.
+        granularity: of the kernels; one scale per output channel, or one per kernel.
 
     Raises:
         ValueError: a name in `float_layers` that no layer or one with a kernel has, or calibration that yields
             nothing.
     """
+    check_granularity(granularity)
     folded = fold_batch_norm(to_tf_keras(model), keep=float_layers)
     unknown = set(float_layers) - {layer.name for layer in folded.layers}
     if unknown:
@@ -48,7 +62,7 @@ def prepare_qat(
     kernels = [name for name in float_layers if type(folded.get_layer(name)) in KERNELS]
     if kernels:
         raise ValueError(f"float_layers: {kernels} have kernels, which must be int8 on the HTP")
-    configs = layer_configs(folded, frozenset(float_layers))
+    configs = layer_configs(folded, frozenset(float_layers), granularity == "per_channel")
     with quantize_scope():
         annotated = tf_keras.models.clone_model(
             folded,
@@ -80,8 +94,9 @@ def _observed(observe: Callable[[tf.Tensor, tf.Variable, tf.Variable], None]) ->
 def calibrate_ranges(qat_model: tf_keras.Model, calibration: Calibration) -> None:
     """Set every activation range to what the calibration images produce without activation quantization.
 
-    Ranges contain 0 and are moved to where 0 is a whole step of the uint8 grid, so that every consumer (TensorFlow,
-    ONNX, TFLite, QNN) derives the same scale and zero point from them.
+    Ranges are widened to where 0 is a whole step of the uint8 grid, so that every consumer (TensorFlow, ONNX,
+    TFLite, QNN) derives the same scale and zero point from them. A tensor that is 0 on all images gets [0, 1]: no
+    range would give a scale that runtimes refuse, or divide by.
     """
     lows: dict[int, float] = {}
     highs: dict[int, float] = {}
@@ -110,9 +125,10 @@ def _on_grid(low: float, high: float) -> tuple[float, float]:
     Shifting it instead, as TensorFlow does, puts every pixel of images in [-1, 1] half a step off the grid, where
     each runtime rounds another way.
     """
-    zero_point = round(255 * -low / max(high - low, 1e-6))
-    steps_below, steps_above = max(zero_point, 1e-9), max(255 - zero_point, 1e-9)
-    scale = max(-low / steps_below, high / steps_above, 1e-6 / 255)
+    if high - low < 1e-6:
+        return 0.0, 1.0
+    zero_point = min(max(round(255 * -low / (high - low)), low < 0), 255 - (high > 0))
+    scale = max(-low / max(zero_point, 1), high / max(255 - zero_point, 1))
     return -zero_point * scale, (255 - zero_point) * scale
 
 

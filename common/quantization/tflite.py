@@ -1,18 +1,13 @@
 """INT8 TFLite from a Keras 3 model (post-training) or from a quantization-aware one."""
 
-from collections.abc import Iterator
 from typing import Any, Literal
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tf_keras
 
-from common.quantization.bridge import to_tf_keras
-from common.quantization.fold import fold_batch_norm
-from common.quantization.qat import Calibration
+from common.quantization.qat import Calibration, Granularity, prepare_qat
 
-Granularity = Literal["per_channel", "per_tensor"]
 IoType = Literal["int8", "uint8", "float"]
 _IO_TYPES: dict[str, tf.DType] = {"int8": tf.int8, "uint8": tf.uint8, "float": tf.float32}
 
@@ -26,20 +21,19 @@ def convert_ptq(
 ) -> bytes:
     """Quantize a trained functional Keras 3 model to a fully integer TFLite file with batch 1.
 
+    The ranges are those of `prepare_qat`, smallest to largest value on the calibration images. TFLite's own
+    calibrator does the same but for units that never fire: it gives them a scale of 1e-8, with which XNNPACK
+    refuses the whole file.
+
     Args:
         model: rescaled images (N, H, W, C) -> embeddings (N, D).
-        calibration: yields rescaled float32 batches (n, H, W, C); every image sets ranges.
-        granularity: of the weights; dense layers are per tensor in either case.
-        input_type: type of the file's input. Integer inputs are the rescaled image on the grid of the input's scale
-            and zero point.
+        calibration: yields rescaled float32 batches (n, H, W, C).
+        granularity: of the weights; one scale per output channel, or one per kernel.
+        input_type: type of the file's input. Integer inputs are the rescaled image on the grid of the input's
+            scale and zero point.
         output_type: type of the file's output, likewise.
     """
-    folded = fold_batch_norm(to_tf_keras(model))
-    converter = _converter(folded, input_type, output_type)
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter._experimental_disable_per_channel = _is_per_tensor(granularity)
-    converter.representative_dataset = lambda: _single_images(calibration)
-    return converter.convert()
+    return convert_qat(prepare_qat(model, calibration, granularity=granularity), input_type, output_type)
 
 
 def convert_qat(
@@ -63,16 +57,3 @@ def _converter(model: tf_keras.Model, input_type: IoType, output_type: IoType) -
     converter.inference_input_type = _IO_TYPES[input_type]
     converter.inference_output_type = _IO_TYPES[output_type]
     return converter
-
-
-def _is_per_tensor(granularity: str) -> bool:
-    choices = {"per_channel": False, "per_tensor": True}
-    if granularity not in choices:
-        raise ValueError(f"granularity: expected one of {', '.join(choices)}, received {granularity!r}")
-    return choices[granularity]
-
-
-def _single_images(calibration: Calibration) -> Iterator[list[np.ndarray]]:
-    for batch in calibration():
-        for image in batch:
-            yield [np.asarray(image[None], np.float32)]
