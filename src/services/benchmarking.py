@@ -3,6 +3,7 @@
 import logging
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +64,11 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
         ]
         files += _encodings(model, onnx_path, folder)
         compilation.require_complete()
-        assert compilation.context is not None
+        assert compilation.context is not None and compilation.dlc is not None
+        compiled = replace(
+            model, files={"qnn_context": compilation.context, "dlc": compilation.dlc}, source=model
+        )
+        files.append(compiled.save())
         metrics |= _parity(onnx_path, compilation.context, images)
         tables.append(_parity_table(metrics, len(images)))
         notes.append(

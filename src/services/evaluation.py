@@ -23,7 +23,7 @@ from src.services._embed import embed, l2_normalize
 from src.training.validation import score
 
 _LOGGER = logging.getLogger(__name__)
-_RUNNABLE = ("keras", "onnx", "tflite")
+_RUNNABLE = ("keras", "onnx", "tflite", "qnn_context")
 _SHOWN = ("rank1", "rank5", "rank10", "mAP", "mINP")
 _PAIRS = 20_000
 _CHUNK = 512

@@ -25,7 +25,7 @@ from src.models._head import embedding_model, reid_network
 from src.registries import AUGMENTATIONS, MODELS
 from src.schema import Config, Training
 from src.training import validation
-from src.training.callbacks import make_callbacks
+from src.training.callbacks import build_callback, make_callbacks
 from src.training.fit import Best, fit, save_atomically
 from src.training.step import losses_of, make_training_step, make_validation_step
 
@@ -34,10 +34,10 @@ _VALIDATION_BATCH = 64
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
-    """Check that there are enough identities for the batch, and that the input has the channels of the files.
+    """Check the identities for the batch, the channels of the input, and everything that is built by name.
 
     Raises:
-        ConfigError: there are not.
+        ConfigError: there are too few identities, or an argument has a value that Keras refuses.
     """
     training = _section(config)
     identities = len({sample.identity for sample in data.training})
@@ -49,6 +49,10 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             f"{identities * training.images_per_identity} or less"
         )
     preprocessing_of(config, model.input_shape if model else config.model.input_shape)
+    _optimizer(training)
+    _augmentation(config)
+    for name, arguments in training.callbacks.items():
+        _built(f"callback '{name}'", build_callback, name, arguments or {})
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
@@ -112,9 +116,7 @@ def _fit(
 ) -> tuple[dict[str, list[float]], Best]:
     policy = "float32" if training.mixed_precision == "none" else f"mixed_{training.mixed_precision}"
     trained = with_fused_batch_norm(network, policy)
-    optimizer = getattr(keras.optimizers, training.optimizer.name)(**training.optimizer.arguments)
-    if training.mixed_precision == "float16":
-        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer = _optimizer(training)
     trained.compile(optimizer=optimizer, jit_compile=False)
     p, k = training.batch_size // training.images_per_identity, training.images_per_identity
     steps = training.steps_per_epoch or steps_per_epoch(len(data.training), p, k)
@@ -142,9 +144,28 @@ def _fit(
     )
 
 
+def _optimizer(training: Training) -> keras.optimizers.Optimizer:
+    name, arguments = training.optimizer.name, training.optimizer.arguments
+    optimizer = _built(f"optimizer '{name}'", lambda: getattr(keras.optimizers, name)(**arguments))
+    if training.mixed_precision == "float16":
+        return keras.optimizers.LossScaleOptimizer(optimizer)
+    return optimizer
+
+
+def _built(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
+    """Call a constructor whose arguments come from the configuration, and name it when it refuses one."""
+    try:
+        return function(*arguments)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"{what} cannot be made: {error}") from error
+
+
 def _augmentation(config: Config) -> Callable[[Any, Any], Any] | None:
     """The augmentations in their order of appearance, each with its own seed."""
-    functions = [AUGMENTATIONS.build(name, arguments) for name, arguments in config.data_augmentation.items()]
+    functions = [
+        _built(f"augmentation '{name}'", AUGMENTATIONS.build, name, arguments)
+        for name, arguments in config.data_augmentation.items()
+    ]
     if not functions:
         return None
 

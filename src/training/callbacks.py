@@ -34,12 +34,13 @@ def make_callbacks(
         keras.callbacks.CSVLogger(str(metrics / "train_metrics.csv")),
         keras.callbacks.TensorBoard(str(logs_folder), write_graph=False),
         TrackEpochs(),
-        *(_build(name, arguments or {}) for name, arguments in asked.items()),
+        *(build_callback(name, arguments or {}) for name, arguments in asked.items()),
     ]
     return keras.callbacks.CallbackList(callbacks, model=network)
 
 
-def _build(name: str, arguments: Mapping[str, Any]) -> keras.callbacks.Callback:
+def build_callback(name: str, arguments: Mapping[str, Any]) -> keras.callbacks.Callback:
+    """Return a Keras callback, or the callback that follows a learning-rate schedule."""
     if name in SCHEDULES:
         schedule: Callable[[int], float] = SCHEDULES.build(name, arguments)
         return keras.callbacks.LearningRateScheduler(schedule)

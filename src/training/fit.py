@@ -76,7 +76,9 @@ def fit(
         for epoch in range(epochs):
             callbacks.on_epoch_begin(epoch)
             start = perf_counter()
-            logs, images = _train_epoch(step, stream, epoch, epochs, steps_per_epoch, callbacks, names_of, folder)
+            logs, images = _train_epoch(
+                step, stream, epoch, epochs, steps_per_epoch, callbacks, names_of, folder
+            )
             seconds = perf_counter() - start
             logs |= validate()
             logs["learning_rate"] = float(keras.ops.convert_to_numpy(callbacks.model.optimizer.learning_rate))

@@ -177,3 +177,13 @@ def test_a_trained_model_is_trained_further_and_the_same_seed_gives_the_same_los
     columns = [i for i, name in enumerate(logs[0][0].split(",")) if name not in ("images_per_second",)]
     first, second = ([row.split(",")[i] for i in columns] for row in (logs[0][1], logs[1][1]))
     assert first == second
+
+
+def test_a_compiled_context_is_evaluated_on_the_emulator(chain, program):
+    context = chain[0] / "out/benchmarking/quantized_model_qcs8550.onnx"
+    out, _ = _again(
+        chain, program, "operation_mode=evaluation", "model.model_name=null", f"model.model_path={context}",
+        "evaluation.baselines=[]", "evaluation.random_network=False",
+    )  # fmt: skip
+    metrics = json.loads((out / "evaluation/metrics.json").read_text())["metrics"]
+    assert {"float32/keras/mAP", "int8/onnxruntime_cpu/mAP", "int8/qnn_htp_emulator/mAP"} <= set(metrics)

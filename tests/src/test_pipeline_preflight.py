@@ -26,7 +26,7 @@ def data(tmp_path):
     return tmp_path
 
 
-def _check(data, preprocessing=None, **dataset):
+def _check(data, preprocessing=None, training=None, **dataset):
     raw = {
         "operation_mode": "chain_te",
         "model": {"model_name": "mobilenetv1_a025", "input_shape": "(32, 32, 3)"},
@@ -37,7 +37,7 @@ def _check(data, preprocessing=None, **dataset):
             **dataset,
         },
         "preprocessing": preprocessing,
-        "training": {"batch_size": 8, "epochs": 1, "optimizer": "Adam"},
+        "training": {"batch_size": 8, "epochs": 1, "optimizer": "Adam", **(training or {})},
     }
     config = validate(Config, raw)
     services = {name: importlib.import_module(SERVICES[name]) for name in config.services}
@@ -95,3 +95,18 @@ def test_too_few_identities_for_a_batch_are_counted(data):
 def test_mixed_channels_are_refused(data):
     with pytest.raises(ConfigError, match="color_mode 'grayscale' has 1 channel"):
         _check(data, preprocessing={"color_mode": "grayscale"})
+
+
+@pytest.mark.parametrize(
+    ("training", "message"),
+    [
+        ({"optimizer": {"Adam": {"learning_rate": "fast"}}}, "optimizer 'Adam' cannot be made"),
+        (
+            {"callbacks": {"ReduceLROnPlateau": {"factor": 2.0}}},
+            "callback 'ReduceLROnPlateau' cannot be made",
+        ),
+    ],
+)
+def test_a_value_that_keras_refuses_is_named_before_training(data, training, message):
+    with pytest.raises(ConfigError, match=message):
+        _check(data, training=training)
