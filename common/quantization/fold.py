@@ -51,7 +51,7 @@ def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_ker
         for node in model._nodes_by_depth[depth]:
             if node.is_input:
                 continue
-            takes_maps = isinstance(node.layer, _TAKES_MAPS)
+            takes_maps = isinstance(node.layer, _TAKES_MAPS) and node.layer.name not in keep
             arguments = tf.nest.map_structure(
                 _lookup(tensors) if takes_maps else as_vector, node.call_args[0]
             )

@@ -1,0 +1,106 @@
+import keras
+import numpy as np
+import pytest
+import tf_keras
+from keras import layers
+
+from common.layers.fused_batch_norm import FusedBatchNormalization
+from common.quantization.bridge import to_tf_keras
+from common.quantization.fold import fold_batch_norm
+from src.models.osnet import osnet_a025
+
+SHAPE = (64, 32, 3)
+FAMILIES = {
+    "mobilenetv1": lambda: keras.applications.MobileNet(
+        SHAPE, alpha=0.25, include_top=False, pooling="avg", weights=None
+    ),
+    "mobilenetv2": lambda: keras.applications.MobileNetV2(
+        SHAPE, alpha=0.35, include_top=False, pooling="avg", weights=None
+    ),
+    "resnet50v2": lambda: keras.applications.ResNet50V2(
+        include_top=False, pooling="avg", weights=None, input_shape=SHAPE
+    ),
+    "osnet": lambda: osnet_a025(SHAPE),
+}
+
+
+def randomize(model):
+    generator = np.random.default_rng(0)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization):
+            for weight in layer.weights:
+                low, high = {"beta": (-0.3, 0.3), "moving_mean": (-0.3, 0.3)}.get(weight.name, (0.5, 1.5))
+                weight.assign(generator.uniform(low, high, weight.shape).astype(np.float32))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_families_keep_their_outputs_bridged_and_folded(family):
+    model = FAMILIES[family]()
+    randomize(model)
+    images = np.random.default_rng(0).uniform(-1, 1, (2, *SHAPE)).astype(np.float32)
+    expected = np.asarray(model(keras.tree.map_structure(lambda _: images, model.input), training=False))
+    assert expected.std() > 0.01
+    bridged = to_tf_keras(model)
+    np.testing.assert_allclose(bridged(images, training=False), expected, atol=1e-4)
+    folded = fold_batch_norm(bridged)
+    np.testing.assert_allclose(folded(images, training=False), expected, atol=1e-4)
+    assert not [layer for layer in folded.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
+
+
+def test_shared_layers_stay_one_layer(toy, images):
+    bridged = to_tf_keras(toy)
+    np.testing.assert_allclose(bridged(images, training=False), toy(images, training=False), atol=1e-4)
+    assert len(bridged.get_layer("squeeze").inbound_nodes) == 2
+    assert bridged.count_params() == toy.count_params()
+
+
+def test_inner_models_are_inlined_and_dicts_kept():
+    inner_input = keras.Input((8, 8, 2))
+    inner = keras.Model(inner_input, layers.Conv2D(3, 3)(inner_input), name="inner")
+    images = keras.Input((8, 8, 2))
+    features = layers.GlobalAveragePooling2D()(inner(images))
+    model = keras.Model(images, {"features": features, "logits": layers.Dense(4)(features)})
+    bridged = to_tf_keras(model)
+    assert not [layer for layer in bridged.layers if isinstance(layer, tf_keras.Model)]
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
+    expected, received = model(x), bridged(x)
+    assert set(received) == {"features", "logits"}
+    for name in received:
+        np.testing.assert_allclose(received[name], expected[name], atol=1e-5)
+
+
+def test_fused_batch_norm_becomes_plain():
+    images = keras.Input((4, 4, 2))
+    model = keras.Model(images, FusedBatchNormalization(name="norm")(images))
+    assert type(to_tf_keras(model).get_layer("norm")) is tf_keras.layers.BatchNormalization
+
+
+def test_unsupported_layer_says_how_to_add_its_twin():
+    images = keras.Input((4, 4, 2))
+    model = keras.Model(images, layers.GaussianNoise(0.1, name="noise")(images))
+    with pytest.raises(ValueError, match=r"'noise' of class GaussianNoise.*TWINS\['GaussianNoise'\]"):
+        to_tf_keras(model)
+
+
+def test_a_model_that_is_not_functional_is_refused():
+    class Subclassed(keras.Model):
+        pass
+
+    with pytest.raises(ValueError, match="functional"):
+        to_tf_keras(Subclassed())
+
+
+def test_folding_leaves_what_it_is_told_and_what_two_layers_read():
+    images = keras.Input((8, 8, 2))
+    x = layers.Conv2D(3, 3, name="conv")(images)
+    y = layers.BatchNormalization(name="norm")(x)
+    model = keras.Model(images, layers.Add()([x, y]))
+    randomize(model)
+    data = np.random.default_rng(0).normal(size=(2, 8, 8, 2)).astype(np.float32)
+    bridged = to_tf_keras(model)
+    folded = fold_batch_norm(bridged)
+    assert isinstance(folded.get_layer("norm"), tf_keras.layers.DepthwiseConv2D)
+    np.testing.assert_allclose(folded(data), model(data), atol=1e-5)
+    kept = fold_batch_norm(bridged, keep=("norm",))
+    assert isinstance(kept.get_layer("norm"), tf_keras.layers.BatchNormalization)
+    np.testing.assert_allclose(kept(data), model(data), atol=1e-5)

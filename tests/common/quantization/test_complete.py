@@ -1,0 +1,116 @@
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+
+from common.quantization.complete import complete_qdq, export_qat_onnx, incomplete_nodes
+from common.quantization.onnx_export import tf_keras_to_onnx
+
+
+def test_the_integer_graph_computes_what_the_qat_model_does(qat_model, qat_onnx, images, run_onnx, cosine):
+    expected = np.asarray(qat_model(images, training=False))
+    assert cosine(run_onnx(qat_onnx, images), expected, center=expected.mean(0)) > 0.9995
+
+
+@pytest.mark.parametrize("batch_size, nchw", [(4, False), (1, True)])
+def test_layouts_and_batches_agree(qat_model, qat_onnx, images, run_onnx, batch_size, nchw):
+    other = export_qat_onnx(qat_model, batch_size, nchw)
+    dims = [dim.dim_value for dim in other.graph.input[0].type.tensor_type.shape.dim]
+    assert dims == ([batch_size, 3, 32, 16] if nchw else [batch_size, 32, 16, 3])
+    np.testing.assert_allclose(run_onnx(other, images), run_onnx(qat_onnx, images), atol=1e-5)
+
+
+def test_everything_is_integer(qat_model, qat_onnx):
+    assert incomplete_nodes(tf_keras_to_onnx(qat_model))  # what tf2onnx leaves
+    assert incomplete_nodes(qat_onnx) == []
+    constants = {i.name: i for i in qat_onnx.graph.initializer}
+    producers = {name: node for node in qat_onnx.graph.node for name in node.output}
+    weighted = [node for node in qat_onnx.graph.node if node.op_type in ("Conv", "Gemm")]
+    assert len(weighted) == 11  # 2 stem, 2 streams, 2 x 2 gates, pre-activation, fc, neck
+    for node in weighted:
+        _, weight, bias = (producers[name] for name in node.input)
+        assert constants[weight.input[0]].data_type == onnx.TensorProto.INT8
+        assert constants[bias.input[0]].data_type == onnx.TensorProto.INT32
+        scales = numpy_helper.to_array(constants[weight.input[1]])
+        integers = numpy_helper.to_array(constants[weight.input[0]])
+        axis = weight.attribute[0].i
+        assert scales.shape == (integers.shape[axis],)
+        others = tuple(i for i in range(integers.ndim) if i != axis)
+        assert set(np.abs(integers.astype(int)).max(others)) <= {127}
+    kinds = {node.op_type for node in qat_onnx.graph.node}
+    assert not kinds & {"Relu", "Clip", "FakeQuantWithMinMaxVars"}
+    floats = [i.name for i in qat_onnx.graph.initializer if i.data_type == 1 and np.prod(i.dims) > 64]
+    assert floats == []
+
+
+def test_bias_scale_is_input_times_weight(qat_onnx):
+    constants = {i.name: numpy_helper.to_array(i) for i in qat_onnx.graph.initializer}
+    producers = {name: node for node in qat_onnx.graph.node for name in node.output}
+    for node in (n for n in qat_onnx.graph.node if n.op_type in ("Conv", "Gemm")):
+        source, weight, bias = (constants[producers[name].input[1]] for name in node.input)
+        np.testing.assert_allclose(bias, source * weight, rtol=1e-6)
+
+
+def qdq_conv(weight, bias):
+    """x -> Q, DQ -> Conv with float constants -> Relu -> Q, DQ."""
+    scale, zero = np.float32(0.1), np.uint8(0)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"]),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"]),
+        helper.make_node("Conv", ["xd", "w", "b"], ["c"], name="conv"),
+        helper.make_node("Relu", ["c"], ["r"]),
+        helper.make_node("QuantizeLinear", ["r", "s", "z"], ["yq"]),
+        helper.make_node("DequantizeLinear", ["yq", "s", "z"], ["y"]),
+    ]
+    constants = {"s": scale, "z": zero, "w": weight.astype(np.float32), "b": bias.astype(np.float32)}
+    graph = helper.make_graph(
+        nodes,
+        "one",
+        [helper.make_tensor_value_info("x", 1, [1, weight.shape[1], 4, 4])],
+        [helper.make_tensor_value_info("y", 1, [1, weight.shape[0], 4, 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def on_grid(generator, shape):
+    integers = generator.integers(-127, 128, shape)
+    integers[:, 0] = 127
+    return integers, integers * generator.uniform(0.001, 0.1, (shape[0], 1, 1, 1))
+
+
+def test_weights_are_recovered_exactly():
+    integers, weight = on_grid(np.random.default_rng(0), (5, 3, 1, 1))
+    completed = complete_qdq(qdq_conv(weight, np.zeros(5)))
+    constants = {i.name: numpy_helper.to_array(i) for i in completed.graph.initializer}
+    np.testing.assert_array_equal(constants["w_quantized"], integers)
+
+
+def test_weights_on_no_grid_are_refused():
+    weight = np.random.default_rng(0).normal(size=(5, 3, 1, 1))
+    with pytest.raises(ValueError, match="'conv' are on no int8 grid"):
+        complete_qdq(qdq_conv(weight, np.zeros(5)))
+
+
+def test_the_bias_of_a_dead_channel_does_not_overflow(run_onnx):
+    _, weight = on_grid(np.random.default_rng(0), (2, 3, 1, 1))
+    weight[0] *= 1e-9  # a pruned batch norm: no weight, only a bias
+    model = qdq_conv(weight, np.array([5.0, 0.0]))
+    x = np.random.default_rng(1).uniform(0, 1, (1, 3, 4, 4)).astype(np.float32)
+    import onnxruntime
+
+    run = [
+        onnxruntime.InferenceSession(m.SerializeToString(), providers=["CPUExecutionProvider"]).run(
+            None, {"x": x}
+        )[0]
+        for m in (model, complete_qdq(model))
+    ]
+    np.testing.assert_allclose(run[1], run[0], atol=0.1 + 1e-6)  # one step, where a sum lies between two
+    assert run[1][0, 0] == pytest.approx(5.0)
+
+
+def test_a_fake_quantization_that_is_left_is_an_error():
+    model = qdq_conv(on_grid(np.random.default_rng(0), (5, 3, 1, 1))[1], np.zeros(5))
+    model.graph.node[3].op_type = "FakeQuantWithMinMaxVars"
+    with pytest.raises(ValueError, match="does not contain 0"):
+        complete_qdq(model)

@@ -1,0 +1,65 @@
+import numpy as np
+import pytest
+
+from common.quantization.tflite import convert_ptq, convert_qat
+
+DTYPES = {"int8": np.int8, "uint8": np.uint8, "float": np.float32}
+
+
+def run(content, images):
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_content=content)
+    interpreter.allocate_tensors()
+    source, target = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
+    assert source["shape"].tolist() == [1, 32, 16, 3]
+    results = []
+    for image in images:
+        if source["dtype"] is not np.float32:
+            scale, zero_point = source["quantization"]
+            limits = np.iinfo(source["dtype"])
+            image = np.clip(np.round(image / scale + zero_point), limits.min, limits.max)
+        interpreter.set_tensor(source["index"], image[None].astype(source["dtype"]))
+        interpreter.invoke()
+        result = interpreter.get_tensor(target["index"]).astype(np.float32)
+        if target["dtype"] is not np.float32:
+            scale, zero_point = target["quantization"]
+            result = (result - zero_point) * scale
+        results.append(result)
+    floats = {
+        operator["op_name"]
+        for operator in interpreter._get_ops_details()
+        for index in operator["outputs"]
+        for detail in interpreter.get_tensor_details()
+        if detail["index"] == index and detail["dtype"] is np.float32
+    }
+    return np.concatenate(results), source["dtype"], target["dtype"], floats - {"DELEGATE", "DEQUANTIZE"}
+
+
+@pytest.mark.parametrize(
+    "input_type, output_type", [("int8", "int8"), ("uint8", "float"), ("float", "uint8")]
+)
+def test_qat_file_computes_what_the_qat_model_does(qat_model, images, cosine, input_type, output_type):
+    received, source, target, floats = run(convert_qat(qat_model, input_type, output_type), images)
+    expected = np.asarray(qat_model(images, training=False))
+    assert cosine(received, expected, center=expected.mean(0)) > 0.999
+    assert (source, target) == (DTYPES[input_type], DTYPES[output_type])
+    assert floats == set()
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+def test_ptq_file_is_integer_and_near(toy, images, calibration, cosine, granularity):
+    received, source, target, floats = run(convert_ptq(toy, calibration, granularity), images)
+    expected = np.asarray(toy(images, training=False))
+    assert cosine(received, expected, center=expected.mean(0)) > 0.95
+    assert (source, target) == (np.int8, np.int8)
+    assert floats == set()
+
+
+def test_wrong_choices_name_the_right_ones(toy, calibration, qat_model):
+    with pytest.raises(
+        ValueError, match=r"granularity: expected one of per_channel, per_tensor, received 'row'"
+    ):
+        convert_ptq(toy, calibration, "row")
+    with pytest.raises(ValueError, match="output_type: expected one of int8, uint8, float, received 'int16'"):
+        convert_qat(qat_model, output_type="int16")
