@@ -288,7 +288,7 @@ def _thermal(
 ) -> np.ndarray:
     height, width = labels.shape
     ambient = camera.ambient + rng.normal(0, 1.5)
-    table = _temperatures(who, ambient, rng.uniform(0.5, 4.5), rng)
+    table = _temperatures(who, ambient, rng.uniform(2.5, 6), rng)
     heat = ambient - 1.5 + 0.05 * (_scenery(camera, rng, height, width)[..., 1].astype(np.float32) - 110)
     person = table[labels]
     # Flesh is warmest where it is thickest: the same relief that light draws, faintly.
@@ -300,8 +300,8 @@ def _thermal(
         for corner, end in _occluder(rng, height, width):
             cv2.rectangle(heat, corner, end, value, -1)
     # Automatic gain: the coldest and warmest degrees that the sensor shows are not known to the reader.
-    low, high = ambient - rng.uniform(2, 6), _SKIN_TEMPERATURE + rng.uniform(0.5, 3.5)
-    grey = (heat - low) * (rng.uniform(200, 245) / (high - low))
+    low, high = ambient - rng.uniform(2, 5), _SKIN_TEMPERATURE + rng.uniform(0.5, 3)
+    grey = (heat - low) * (rng.uniform(205, 245) / (high - low))
     grey += rng.uniform(0, 2.5) * _fields.grain(rng, 1, width, pose.frame)[..., 0]
     return _sense(grey, camera, rng, pose, rng.uniform(0.6, 1.4) * camera.noise)[..., None]
 

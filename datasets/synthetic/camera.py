@@ -83,9 +83,9 @@ def make_camera(preset: Preset, seed: int, number: int) -> Camera:
         width=preset.width,
         elevation=math.radians(rng.uniform(*preset.elevation)),
         heading=rng.uniform(-math.pi, math.pi),
-        detail=rng.uniform(*preset.detail) * (0.75 if modality == "thermal" else 1.0),
+        detail=rng.uniform(*preset.detail) * (0.85 if modality == "thermal" else 1.0),
         blur=rng.uniform(0.6, 1.2),
-        noise=rng.uniform(2, 7),
+        noise=rng.uniform(2, 6),
         mix=tuple(map(tuple, (crosstalk * balance[:, None]).tolist())),
         exposure=float(np.exp(lighting * rng.normal(0, 0.16))),
         contrast=1 + lighting * rng.uniform(-0.25, 0.25),
@@ -94,7 +94,7 @@ def make_camera(preset: Preset, seed: int, number: int) -> Camera:
         quality=int(rng.integers(70, 93)),
         wall=_surface(place),
         ground=_surface(place),
-        ambient=place.uniform(6, 26),
+        ambient=place.uniform(8, 22),
     )
 
 

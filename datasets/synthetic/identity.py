@@ -156,7 +156,7 @@ def random_identity(rng: np.random.Generator) -> Identity:
     ]
     is_coat = sleeve > 0.7 and rng.random() < 0.35
     upper_kinds = {
-        "plain": 5,
+        "plain": 4,
         "stripes": 1.6,
         "columns": 1,
         "check": 1.2,
@@ -165,17 +165,20 @@ def random_identity(rng: np.random.Generator) -> Identity:
         "band": 1.6,
         "blotches": 1,
     }
-    lower_kinds = {"plain": 7, "stripes": 0.7, "columns": 0.8, "check": 0.9, "blotches": 0.8}
-    # A thick garment hides body heat: the strongest cue that a thermal camera has.
-    upper = _garment(rng, upper_kinds, float(rng.uniform(0.25, 0.6) + 0.3 * is_coat + 0.1 * (sleeve > 0.7)))
-    lower = _garment(rng, lower_kinds, float(rng.uniform(0.2, 0.75)))
+    lower_kinds = {"plain": 5, "stripes": 0.7, "columns": 0.8, "check": 0.9, "blotches": 0.8}
+    lower_width = rng.uniform(1.05, 1.6)
+    # A thick garment hides body heat, and what is thick looks it: coats, long sleeves, wide and long trousers.
+    upper_insulation = 0.22 + 0.25 * (sleeve > 0.7) + 0.28 * is_coat + rng.normal(0, 0.06)
+    lower_insulation = 0.1 + 0.3 * lower_length + 0.6 * (lower_width - 1.05) + rng.normal(0, 0.06)
+    upper = _garment(rng, upper_kinds, float(np.clip(upper_insulation, 0.1, 0.9)))
+    lower = _garment(rng, lower_kinds, float(np.clip(lower_insulation, 0.1, 0.9)))
     return Identity(
         leg=rng.uniform(0.44, 0.53),
-        shoulder=rng.uniform(0.095, 0.142),
+        shoulder=rng.uniform(0.092, 0.146),
         hip=rng.uniform(0.075, 0.118),
         waist=rng.uniform(0.066, 0.112),
         belly=rng.uniform(0.05, 0.1),
-        limb=rng.uniform(0.8, 1.28),
+        limb=rng.uniform(0.78, 1.35),
         head=rng.uniform(0.056, 0.072),
         stoop=max(0.0, rng.normal(0.01, 0.03)),
         stride=rng.uniform(0.25, 0.6),
@@ -187,7 +190,7 @@ def random_identity(rng: np.random.Generator) -> Identity:
             rng, {"bald": 1, "short": 4, "bob": 1.5, "long": 2, "bun": 1, "tail": 1, "afro": 0.8}
         ),
         hair=_vary(rng, _HAIR[rng.integers(len(_HAIR))], 8),
-        hat_style=_pick(rng, {"none": 6, "cap": 1.5, "beanie": 1.3, "brim": 1}),
+        hat_style=_pick(rng, {"none": 4, "cap": 1.5, "beanie": 1.3, "brim": 1}),
         hat=_cloth_colour(rng),
         upper=upper,
         upper_end=rng.uniform(0.35, 0.72) if is_coat else rng.uniform(0.0, 0.2),
@@ -198,13 +201,13 @@ def random_identity(rng: np.random.Generator) -> Identity:
         lower_kind=lower_kind,
         lower=lower,
         lower_length=lower_length,
-        lower_width=rng.uniform(1.05, 1.6),
+        lower_width=lower_width,
         seam=bool(rng.random() < 0.2),
         sock=_boots(rng, lower_kind),
         sock_colour=_cloth_colour(rng),
         shoe=_cloth_colour(rng),
         bag_style=_pick(
-            rng, {"none": 4, "backpack": 2.4, "messenger": 1.6, "handbag": 1.2, "tote": 1, "waist": 0.5}
+            rng, {"none": 3, "backpack": 2.4, "messenger": 1.6, "handbag": 1.2, "tote": 1, "waist": 0.5}
         ),
         bag=_cloth_colour(rng),
         bag_second=_cloth_colour(rng),

@@ -137,10 +137,10 @@ def plain_network(num_identities: int) -> Any:
 
     x = inputs = keras.Input((HEIGHT, WIDTH, 3))
     x = layers.Rescaling(1 / 127.5, -1)(x)
-    for filters, stride in ((24, 2), (48, 2), (64, 1), (96, 2), (128, 1), (192, 2), (192, 1)):
+    for filters, stride in ((24, 2), (48, 2), (64, 1), (96, 2), (128, 1), (192, 2), (160, 1)):
         x = layers.Conv2D(filters, 3, stride, "same", use_bias=False)(x)
         x = layers.ReLU()(layers.BatchNormalization(momentum=0.95)(x))
-    x = layers.AveragePooling2D((2, 4))(x)  # (N, 8, 4, 192) to (N, 4, 1, 192): head, chest, legs, feet
+    x = layers.AveragePooling2D((2, 4))(x)  # (N, 8, 4, 160) to (N, 4, 1, 160): head, chest, legs, feet
     features = layers.Dense(256, use_bias=False)(layers.Flatten()(x))
     embedding = layers.BatchNormalization(momentum=0.95, center=False)(features)
     logits = layers.Dense(num_identities, use_bias=False)(embedding)
