@@ -19,7 +19,7 @@ def test_ranges_are_those_of_the_float_network(toy, images, qat_model):
     assert high == pytest.approx(images.max(), abs=scale)
     neck = np.asarray(toy(images, training=False))
     low, high = (found[f"quant_bnneck/output_{end}:0"] for end in ("min", "max"))
-    scale = (high - low) / 255
+    scale = 4 * (high - low) / 255  # the kernels are int8 already
     assert low == pytest.approx(min(neck.min(), 0), abs=scale)
     assert high == pytest.approx(neck.max(), abs=scale)
 
