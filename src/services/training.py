@@ -75,7 +75,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
         "model_name": network.name,
     }
     history, best = _fit(config, training, data, network, labels, preprocessing, folder, run)
-    _plot(history, best, run.folder / "Training_curves.png")
+    _plot(history, best, run.folder)
     saved = Model(
         files={"keras": folder / "best_model.keras"},
         precision="float32",
@@ -222,13 +222,12 @@ def _saver(
     return save
 
 
-def _plot(history: dict[str, list[float]], best: Best, path: Path) -> None:
+def _plot(history: dict[str, list[float]], best: Best, folder: Path) -> None:
+    """Losses in one picture, scores between 0 and 1 in another."""
     epochs = list(range(1, len(history["loss"]) + 1))
-    shown = [name for name in history if name not in ("learning_rate", "images_per_second")]
-    plotting.line_curves(
-        path,
-        {name: (epochs, history[name]) for name in shown},
-        xlabel="epoch",
-        ylabel="value",
-        title=f"best epoch {best.epoch + 1} by {best.monitor} {best.value:.4g}",
-    )
+    losses = [name for name in history if name.endswith("loss")]
+    scores = [name for name in history if name not in (*losses, "learning_rate", "images_per_second")]
+    title = f"best epoch {best.epoch + 1} by {best.monitor} {best.value:.4g}"
+    for file, names, label in (("Training_curves", losses, "loss"), ("Training_scores", scores, "score")):
+        curves = {name: (epochs, history[name]) for name in names}
+        plotting.line_curves(folder / f"{file}.png", curves, xlabel="epoch", ylabel=label, title=title)

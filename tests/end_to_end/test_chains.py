@@ -61,6 +61,7 @@ def _again(chain, program, *overrides) -> tuple[Path, str]:
     "path",
     [
         "Training_curves.png",
+        "Training_scores.png",
         "logs/metrics/train_metrics.csv",
         "saved_models/best_augmented_model.keras",
         "saved_models/last_augmented_model.keras",
