@@ -3,6 +3,7 @@
 `hydra` is imported here and by the program's entry point only; TensorFlow is imported by neither.
 """
 
+import argparse
 import ast
 import difflib
 import os
@@ -11,10 +12,15 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
+import yaml
+from hydra import compose as compose_with_hydra
+from hydra import initialize_config_dir
 from hydra.conf import HelpConf, HydraConf, RunDir, SweepDir
 from hydra.core.config_store import ConfigStore
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     BaseModel,
     BeforeValidator,
@@ -25,6 +31,7 @@ from pydantic import (
 )
 
 OUTPUTS = "experiments_outputs"
+EXAMPLES = Path(__file__).parents[1] / "config_file_examples"
 _TIMESTAMP = "${now:%Y_%m_%d_%H_%M_%S_%f}"
 _ENVIRONMENT_VARIABLE = re.compile(r"\$\{([A-Za-z_]\w*)\}")
 _PLAIN_OVERRIDE = re.compile(r"^(?!hydra\.)[A-Za-z_][\w.]*=")
@@ -234,6 +241,49 @@ def to_plain(composed: DictConfig) -> dict[str, Any]:
     plain = OmegaConf.to_container(OmegaConf.create(expanded), resolve=True)
     assert isinstance(plain, dict)
     return {str(key): value for key, value in plain.items()}
+
+
+def compose(arguments: list[str]) -> dict[str, Any]:
+    """Compose a configuration from a tool's command line as the main program does, without running anything.
+
+    Args:
+        arguments: `--config-name NAME`, optionally `--config-path` and `--config-dir`, and `key=value` overrides.
+
+    Returns:
+        Plain dicts, ready for `validate`.
+
+    Raises:
+        ConfigError: no configuration is named, an option is unknown, or Hydra cannot compose what is asked.
+    """
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--config-path", "-cp", default=EXAMPLES)
+    parser.add_argument("--config-dir", "-cd")
+    try:
+        options, rest = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise ConfigError(str(error)) from error
+    if unknown := [argument for argument in rest if argument.startswith("-")]:
+        raise ConfigError(
+            f"unknown option '{unknown[0]}', expected --config-name, --config-path, --config-dir"
+        )
+    if options.config_name is None:
+        names = ", ".join(sorted(path.name for path in EXAMPLES.glob("*.yaml")))
+        raise ConfigError(
+            f"no configuration is given; add --config-name NAME.yaml (in {EXAMPLES.name}/: {names})"
+        )
+    folders = [EXAMPLES.parent / options.config_path]
+    if options.config_dir is not None:
+        folders.append(Path(options.config_dir).absolute())
+        # Hydra's compose looks for the named file in the first folder only.
+        name = f"{options.config_name.removesuffix('.yaml')}.yaml"
+        folders.sort(key=lambda folder: not (folder / name).is_file())
+    searched = [f"hydra.searchpath=['file://{folder}']" for folder in folders[1:]]
+    try:
+        with initialize_config_dir(str(folders[0]), version_base=None):
+            return to_plain(compose_with_hydra(options.config_name, plain_overrides(rest) + searched))
+    except (HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(str(error)) from error
 
 
 def _map_strings(value: Any, function: Callable[[str], str]) -> Any:
