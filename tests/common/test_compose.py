@@ -49,7 +49,7 @@ def test_a_further_folder_leaves_the_examples_in_reach(folder):
             "unknown option '--verbose', expected --config-name",
         ),
         (["--config-name", "training_config", "--config-path", "/nowhere"], "config directory '/nowhere'"),
-        (["--config-name", "training_config", "a=["], "Error parsing override"),
+        (["--config-name", "training_config", "a=["], "no viable alternative"),
     ],
 )
 def test_mistakes_are_config_errors(arguments, message):
