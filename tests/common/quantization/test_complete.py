@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -5,6 +6,7 @@ from onnx import helper, numpy_helper
 
 from common.quantization.complete import complete_qdq, export_qat_onnx, incomplete_nodes
 from common.quantization.onnx_export import tf_keras_to_onnx
+from common.quantization.qat import prepare_qat
 
 
 def test_the_integer_graph_computes_what_the_qat_model_does(qat_model, qat_onnx, images, run_onnx, cosine):
@@ -49,6 +51,36 @@ def test_bias_scale_is_input_times_weight(qat_onnx):
     for node in (n for n in qat_onnx.graph.node if n.op_type in ("Conv", "Gemm")):
         source, weight, bias = (constants[producers[name].input[1]] for name in node.input)
         np.testing.assert_allclose(bias, source * weight, rtol=1e-6)
+
+
+def test_one_scale_per_kernel_is_recovered_too(toy, calibration, images, run_onnx, cosine):
+    model = prepare_qat(toy, calibration, granularity="per_tensor")
+    completed = export_qat_onnx(model)
+    constants = {i.name: numpy_helper.to_array(i) for i in completed.graph.initializer}
+    producers = {name: node for node in completed.graph.node for name in node.output}
+    weights = [producers[node.input[1]] for node in completed.graph.node if node.op_type == "Conv"]
+    wide = [w for w in weights if constants[w.input[0]].size > len(constants[w.input[0]])]
+    assert len(wide) == 9  # the others have one weight per channel, exact on any grid
+    assert all(len(np.unique(constants[w.input[1]])) == 1 for w in wide)
+    expected = np.asarray(model(images, training=False))
+    assert cosine(run_onnx(completed, images), expected, center=expected.mean(0)) > 0.9995
+
+
+@pytest.mark.parametrize("height", [1, 4])
+def test_a_dense_layer_behind_a_flattened_map_becomes_gemm(images, run_onnx, height):
+    keras.utils.set_random_seed(0)
+    source = keras.Input((32, 16, 3))
+    x = keras.layers.AveragePooling2D((32 // height, 16 // height))(source)
+    x = keras.layers.Conv2D(8, 1, activation="relu")(x)
+    x = keras.layers.Flatten()(x)
+    model = prepare_qat(
+        keras.Model(source, keras.layers.Dense(5, bias_initializer="ones")(x)), lambda: [images]
+    )
+    completed = export_qat_onnx(model)
+    assert [node.op_type for node in completed.graph.node].count("Gemm") == 1
+    assert incomplete_nodes(completed) == []
+    received, expected = run_onnx(completed, images), np.asarray(model(images, training=False))
+    np.testing.assert_allclose(received, expected, atol=np.ptp(expected) / 100)
 
 
 def qdq_conv(weight, bias):
