@@ -38,10 +38,10 @@ def prepare_qat(
     """Turn a functional Keras 3 embedding model into a TFMOT model with fake quantization and calibrated ranges.
 
     The model goes through `to_tf_keras` and `fold_batch_norm`, so every convolution is linear with a bias.
-    Kernels: int8 symmetric. Activations: uint8 asymmetric per tensor, placed where the
-    integer graph rounds: after ReLU rather than before it, after sums, products and pools, on the input, and on
-    a fixed grid after sigmoid. Every range is measured on the calibration images with float activations, because
-    TFMOT's own start of +-6 needs thousands of steps to move.
+    Kernels are int8 symmetric. Activations are uint8 asymmetric per tensor, placed where the integer graph
+    rounds: after ReLU rather than before it, after sums, products and pools, on the input, and on a fixed grid
+    after sigmoid. Every range is measured on the calibration images with float activations, because TFMOT's own
+    start of +-6 needs thousands of steps to move.
 
     Args:
         model: rescaled images (N, H, W, C) -> embeddings (N, D).
