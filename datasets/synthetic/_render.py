@@ -288,7 +288,7 @@ def _thermal(
 ) -> np.ndarray:
     height, width = labels.shape
     ambient = camera.ambient + rng.normal(0, 1.5)
-    table = _temperatures(who, ambient, rng.uniform(2.5, 6), rng)
+    table = _temperatures(who, ambient, rng.uniform(3, 6), rng)
     heat = ambient - 1.5 + 0.05 * (_scenery(camera, rng, height, width)[..., 1].astype(np.float32) - 110)
     person = table[labels]
     # Flesh is warmest where it is thickest: the same relief that light draws, faintly.

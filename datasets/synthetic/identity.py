@@ -134,7 +134,7 @@ def _contrasting(rng: np.random.Generator, colour: Colour) -> Colour:
 
 def _garment(rng: np.random.Generator, kinds: dict[str, float], insulation: float) -> Garment:
     colour = _cloth_colour(rng)
-    pattern = Pattern(_pick(rng, kinds), rng.uniform(0.035, 0.11), rng.uniform(0.3, 0.6), rng.uniform(0, 1))
+    pattern = Pattern(_pick(rng, kinds), rng.uniform(0.03, 0.14), rng.uniform(0.25, 0.65), rng.uniform(0, 1))
     return Garment(colour, _contrasting(rng, colour), pattern, insulation)
 
 
@@ -156,7 +156,7 @@ def random_identity(rng: np.random.Generator) -> Identity:
     ]
     is_coat = sleeve > 0.7 and rng.random() < 0.35
     upper_kinds = {
-        "plain": 4,
+        "plain": 3,
         "stripes": 1.6,
         "columns": 1,
         "check": 1.2,
@@ -165,7 +165,7 @@ def random_identity(rng: np.random.Generator) -> Identity:
         "band": 1.6,
         "blotches": 1,
     }
-    lower_kinds = {"plain": 5, "stripes": 0.7, "columns": 0.8, "check": 0.9, "blotches": 0.8}
+    lower_kinds = {"plain": 3.5, "stripes": 0.7, "columns": 0.8, "check": 0.9, "blotches": 0.8}
     lower_width = rng.uniform(1.05, 1.6)
     # A thick garment hides body heat, and what is thick looks it: coats, long sleeves, wide and long trousers.
     upper_insulation = 0.22 + 0.25 * (sleeve > 0.7) + 0.28 * is_coat + rng.normal(0, 0.06)
@@ -173,13 +173,13 @@ def random_identity(rng: np.random.Generator) -> Identity:
     upper = _garment(rng, upper_kinds, float(np.clip(upper_insulation, 0.1, 0.9)))
     lower = _garment(rng, lower_kinds, float(np.clip(lower_insulation, 0.1, 0.9)))
     return Identity(
-        leg=rng.uniform(0.44, 0.53),
+        leg=rng.uniform(0.42, 0.54),
         shoulder=rng.uniform(0.092, 0.146),
-        hip=rng.uniform(0.075, 0.118),
-        waist=rng.uniform(0.066, 0.112),
-        belly=rng.uniform(0.05, 0.1),
+        hip=rng.uniform(0.072, 0.125),
+        waist=rng.uniform(0.062, 0.122),
+        belly=rng.uniform(0.045, 0.115),
         limb=rng.uniform(0.78, 1.35),
-        head=rng.uniform(0.056, 0.072),
+        head=rng.uniform(0.052, 0.074),
         stoop=max(0.0, rng.normal(0.01, 0.03)),
         stride=rng.uniform(0.25, 0.6),
         arm_swing=rng.uniform(0.15, 0.65),
@@ -211,7 +211,7 @@ def random_identity(rng: np.random.Generator) -> Identity:
         ),
         bag=_cloth_colour(rng),
         bag_second=_cloth_colour(rng),
-        bag_size=rng.uniform(0.75, 1.25),
+        bag_size=rng.uniform(0.7, 1.45),
         bag_side=float(rng.choice((-1.0, 1.0))),
         scarf=bool(rng.random() < 0.15),
         scarf_colour=_cloth_colour(rng),

@@ -26,7 +26,7 @@ from src.metrics.baselines import hsv_stripes, mean_colour, raw_pixels
 from src.metrics.retrieval import retrieval_metrics
 
 HEIGHT, WIDTH = 128, 64
-STEPS = 2600
+STEPS = 2000
 BATCH = (16, 4)  # P identities x K images
 TRIALS = 10  # draws of the single-shot gallery
 BARS = {"baseline": {"visible": 15.0, "cross": 3.0}, "network": {"visible": 60.0, "cross": 25.0}}
@@ -201,7 +201,7 @@ def _augmented(pixels: np.ndarray, thermal: np.ndarray, rng: np.random.Generator
         row, column = rng.integers(2 * pad, size=2)
         image = image[row : row + HEIGHT, column : column + WIDTH]
         out[:] = image[:, ::-1] if rng.random() < 0.5 else image
-        if not is_thermal and rng.random() < 0.5:
+        if not is_thermal and rng.random() < 0.7:
             # One channel or the mean of all: what visible and thermal have in common is not colour.
             channel = rng.integers(4)
             out[:] = out.mean(axis=2, keepdims=True) if channel == 3 else out[..., channel, None]
