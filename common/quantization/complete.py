@@ -27,8 +27,8 @@ def complete_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
     """Complete a QDQ graph whose activations are quantized but whose weights are floats on an int8 grid.
 
     tf2onnx folds the fake quantization of the kernels to float32 constants and knows neither int8 weights nor
-    int32 biases; runtimes then compute dense layers in float. This pass changes no value that the integer graph
-    could represent:
+    int32 biases; runtimes then compute dense layers in float. This pass changes nothing but the
+    rounding of biases to int32:
 
     - MatMul + Add with constants becomes Gemm;
     - Relu and Clip go where the uint8 range behind them clips the same;

@@ -81,8 +81,13 @@ def qat_onnx(qat_model):
 def run_onnx():
     import onnxruntime
 
-    def run(model, images):
-        session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    def run(model, images, optimized=True):
+        options = onnxruntime.SessionOptions()
+        if not optimized:
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+        session = onnxruntime.InferenceSession(
+            model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
         info = session.get_inputs()[0]
         if info.shape[1] == 3:
             images = images.transpose(0, 3, 1, 2)
