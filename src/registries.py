@@ -1,7 +1,8 @@
 """What can be named in the YAML. Each registry is a folder: its public functions are the names."""
 
+import ast
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ BASELINES = Registry("baseline", "src.metrics.baselines")
 SCHEDULES = Registry("learning-rate schedule", "common.schedules")
 
 BUILT_IN_CALLBACKS = ("ModelCheckpoint", "TensorBoard", "CSVLogger")
+_KERAS_SCHEDULES = ("ReduceLROnPlateau", "LearningRateScheduler")
 
 
 @cache
@@ -36,13 +38,89 @@ def check_optimizer(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def check_callback(name: str, arguments: Mapping[str, Any]) -> None:
-    """Raise ConfigError for a callback that is neither Keras's nor a schedule of ours, or is built in."""
+    """Check one callback of `training.callbacks`: its name, its arguments and what it monitors.
+
+    Raises:
+        ConfigError: it is neither Keras's nor a schedule of ours, is built in, cannot be written in YAML, or has an
+            argument that is unknown or, of a schedule, out of its range.
+    """
     if name in BUILT_IN_CALLBACKS:
         raise ConfigError(f"callback '{name}' is built in and cannot be redefined")
+    if name == "LearningRateScheduler":
+        raise ConfigError(
+            "callback 'LearningRateScheduler' needs a Python function, which a configuration cannot hold; use one of "
+            f"{', '.join(SCHEDULES)} (any steps can be written as LRPiecewiseConstantDecay)"
+        )
     if name in SCHEDULES:
-        SCHEDULES.check(name, arguments)
+        build_schedule(name, arguments)
     else:
         _check_keras("callbacks", "callback", name, arguments)
+        check_monitors({name: arguments}, _all_monitors())
+
+
+def check_callbacks(callbacks: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Raise ConfigError for callbacks that cannot be used together: two that set the learning rate."""
+    schedules = schedules_in(callbacks)
+    if len(schedules) > 1:
+        raise ConfigError(
+            f"found more than one learning-rate schedule, {', '.join(schedules)}: keep one of them"
+        )
+
+
+def schedules_in(callbacks: Iterable[str]) -> list[str]:
+    """Return the names of the callbacks that set the learning rate: the schedules, and Keras's own two."""
+    return [name for name in callbacks if name in SCHEDULES or name in _KERAS_SCHEDULES]
+
+
+def build_schedule(name: str, arguments: Mapping[str, Any]) -> Callable[[int], float]:
+    """Return a schedule, epoch (from 0) to learning rate. `verbose` is the callback's argument and is left out.
+
+    Raises:
+        ConfigError: an argument is unknown, missing or out of its range.
+    """
+    own = {argument: value for argument, value in arguments.items() if argument != "verbose"}
+    SCHEDULES.check(name, own)
+    try:
+        schedule: Callable[[int], float] = SCHEDULES.get(name)(**own)
+    except ValueError as error:
+        raise ConfigError(f"{SCHEDULES.kind} '{name}': {error}") from error
+    return schedule
+
+
+def monitors(losses: Iterable[str], retrieval: bool) -> list[str]:
+    """Return the scalars of an epoch that a callback can monitor.
+
+    Args:
+        losses: Names of the losses that are trained with, such as `triplet`.
+        retrieval: Whether validation is by retrieval of unknown identities, or by classification of known ones.
+    """
+    scalars = ["loss", *(f"{name}_loss" for name in losses), "accuracy"]
+    return [*scalars, *(("val_rank1", "val_mAP") if retrieval else (f"val_{name}" for name in scalars))]
+
+
+def check_monitors(callbacks: Mapping[str, Mapping[str, Any] | None], logged: Collection[str]) -> None:
+    """Raise ConfigError for a callback that monitors, be it by default, a scalar that is not among the logged."""
+    for name, arguments in callbacks.items():
+        monitor = monitor_of(name, arguments or {})
+        if monitor is not None and monitor not in logged:
+            hint = suggest(str(monitor), logged)
+            choices = "" if hint.startswith("expected") else f" (choices: {', '.join(logged)})"
+            raise ConfigError(f"callback '{name}': monitor '{monitor}' is not logged, {hint}{choices}")
+
+
+def monitor_of(name: str, arguments: Mapping[str, Any]) -> Any:
+    """Return what a callback of Keras monitors: its argument, else its default; None where it monitors nothing."""
+    default = keras_components()["callbacks"].get(name, {}).get("monitor")
+    return None if default is None else arguments.get("monitor", ast.literal_eval(default))
+
+
+def monitor_mode(monitor: str) -> str:
+    """Return `min` for a loss and `max` for a score. Keras cannot tell for scalars that are not its own metrics."""
+    return "min" if monitor.endswith("loss") else "max"
+
+
+def _all_monitors() -> list[str]:
+    return list(dict.fromkeys(monitors(LOSSES, retrieval=False) + monitors(LOSSES, retrieval=True)))
 
 
 def _check_keras(table: str, kind: str, name: str, arguments: Mapping[str, Any]) -> None:
