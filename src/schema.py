@@ -11,7 +11,16 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from common.config import Component, FilePath, Number, Shape, Strict
-from src.registries import AUGMENTATIONS, BASELINES, DATASETS, MODELS, check_callback, check_optimizer
+from common.indices import parse_indices
+from src.registries import (
+    AUGMENTATIONS,
+    BASELINES,
+    DATASETS,
+    MODELS,
+    check_callback,
+    check_callbacks,
+    check_optimizer,
+)
 
 SERVICE_OF_LETTER = {"t": "training", "q": "quantization", "e": "evaluation", "b": "benchmarking"}
 MODEL_SUFFIXES = {
@@ -259,6 +268,43 @@ def _check_each(check: Any) -> AfterValidator:
     return AfterValidator(run)
 
 
+def _together(callbacks: dict[str, dict[str, Any] | None]) -> dict[str, dict[str, Any] | None]:
+    check_callbacks(callbacks)
+    return callbacks
+
+
+Callbacks = Annotated[
+    dict[str, dict[str, Any] | None], _check_each(check_callback), AfterValidator(_together)
+]
+
+
+def _indices_text(value: Any) -> Any:
+    """Spell the indices of layers in one way, text, whether YAML reads a number, a list or text."""
+    if isinstance(value, list | tuple):
+        value = f"({', '.join(str(item) for item in value)})"
+    elif isinstance(value, int) and not isinstance(value, bool):
+        value = str(value)
+    if isinstance(value, str):
+        parse_indices(value)
+    return value
+
+
+LayerIndices = Annotated[
+    str | None,
+    BeforeValidator(_indices_text),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "integer"},
+                {"type": "array", "items": {"type": ["integer", "string"]}},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+
+
 class Training(Strict):
     """Training of an embedding with identity classification and, if wanted, a metric loss."""
 
@@ -280,8 +326,10 @@ class Training(Strict):
     """Adds a triplet loss to the cross-entropy; absent means cross-entropy alone."""
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     """16-bit computation; the saved model is float32."""
-    callbacks: Annotated[dict[str, dict[str, Any] | None], _check_each(check_callback)] = {}
-    """Keras callbacks and learning-rate schedules by name, with their arguments."""
+    callbacks: Callbacks = {}
+    """Keras callbacks and at most one learning-rate schedule by name, with their arguments."""
+    frozen_layers: LayerIndices = None
+    """Layers that are not trained, by index in Python's spelling: `(0:-1)`, `(8, 110:121, -1)`, `2`."""
     steps_per_epoch: PositiveInt | None = None
     """Batches in an epoch; enough to see every image about once where it is not set."""
 
