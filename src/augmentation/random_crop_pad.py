@@ -1,10 +1,11 @@
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
 
+from src.augmentation._augment import Augment
 
-def random_crop_pad(padding: int = 10) -> Callable[[Any, Any], Any]:
+
+def random_crop_pad(padding: int = 10) -> Augment:
     """Move each image by up to `padding` pixels in both directions; what comes into view is black.
 
     The same as padding all sides and cutting a random window of the original size (Luo et al. 2019, "Bag of
@@ -12,9 +13,6 @@ def random_crop_pad(padding: int = 10) -> Callable[[Any, Any], Any]:
 
     Args:
         padding: Pixels of the network's input, 0 or more.
-
-    Returns:
-        (images (N, H, W, C), seed int32 (2,)) -> images.
     """
     if padding < 0:
         raise ValueError(f"random_crop_pad: padding must be 0 or more pixels, got {padding}")
