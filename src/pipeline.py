@@ -65,6 +65,8 @@ def _starting_model(config: Config) -> Model | None:
         raise ConfigError(f"model.model_path: there is no file {path}")
     from common.runtime.open_model import open_model
 
+    if "training" in config.services and config.training is not None and config.training.resume_training:
+        return _checkpointed_model(path)
     model = Model.load(path)
     if model is None:
         _LOGGER.warning("%s has no manifest: its preprocessing is taken from the configuration", path)
@@ -81,6 +83,19 @@ def _starting_model(config: Config) -> Model | None:
             "leave input_shape out, or train a new model by its model_name"
         )
     return model
+
+
+def _checkpointed_model(path: Path) -> Model:
+    from src.training.checkpoint import read_checkpoint
+
+    _, settings = read_checkpoint(path)
+    return Model(
+        files={"augmented": path},
+        precision="float32",
+        input_shape=tuple(settings["preprocessing"]["input_shape"]),
+        embedding_dim=settings["embedding_dim"],
+        preprocessing=settings["preprocessing"],
+    )
 
 
 def _preflight(config: Config, services: Mapping[str, Any], model: Model | None, run: Run) -> Data:

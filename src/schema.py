@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJsonSchema, model_validator
 
 from common.config import Component, FilePath, Number, Shape, Strict
 from common.indices import parse_indices
@@ -330,6 +330,10 @@ class Training(Strict):
     """Keras callbacks and at most one learning-rate schedule by name, with their arguments."""
     frozen_layers: LayerIndices = None
     """Layers that are not trained, by index in Python's spelling: `(0:-1)`, `(8, 110:121, -1)`, `2`."""
+    resume_training: Annotated[
+        bool, Field(validation_alias=AliasChoices("resume_training", "resume_training_from"))
+    ] = False
+    """Go on with an interrupted training: model.model_path is its `last_augmented_model.keras`."""
     steps_per_epoch: PositiveInt | None = None
     """Batches in an epoch; enough to see every image about once where it is not set."""
 
@@ -506,6 +510,8 @@ class Config(Strict):
             for service in ("training", "quantization")
             if service in services and getattr(self, service) is None
         ]
+        if self.training is not None and self.training.resume_training and self.model.model_path is None:
+            mistakes.append("training.resume_training needs model.model_path, a last_augmented_model.keras")
         if services[0] != "training" and self.model.model_path is None:
             mistakes.append(
                 f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model"

@@ -1,8 +1,8 @@
 """Training: from labelled images to `best_model.keras`, an embedding model without anything training-only in it."""
 
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,13 @@ from src.registries import AUGMENTATIONS, MODELS
 from src.schema import Config, Training
 from src.training import validation
 from src.training.callbacks import build_callback, make_callbacks
-from src.training.fit import Best, fit, save_atomically
+from src.training.checkpoint import Best, Progress, read_checkpoint, save_checkpoint
+from src.training.fit import fit
 from src.training.step import losses_of, make_training_step, make_validation_step
 
 _LOGGER = logging.getLogger(__name__)
 _VALIDATION_BATCH = 64
+_FIXED_BY_CHECKPOINT = ("optimizer", "dropout", "bnneck", "mixed_precision")
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
@@ -59,7 +61,8 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
     """Train and return the best embedding model."""
     training = _section(config)
     labels, identities = identity_labels(data.training)
-    network = _network(config, training, model, len(identities))
+    start = _start(config, training, data, model, len(identities))
+    network = start.network
     preprocessing = preprocessing_of(config, network.input_shape[1:])
     _LOGGER.info(
         "training %s on %d images of %d identities, validating on %d images of %s identities, %d trainable weights",
@@ -74,8 +77,8 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
         "images": len(data.training),
         "model_name": network.name,
     }
-    history, best = _fit(config, training, data, network, labels, preprocessing, folder, run)
-    _plot(history, best, run.folder)
+    done = _fit(config, start, data, labels, preprocessing, folder, run)
+    _plot(done, run.folder)
     saved = Model(
         files={"keras": folder / "best_model.keras"},
         precision="float32",
@@ -93,6 +96,55 @@ def _section(config: Config) -> Training:
     return config.training
 
 
+@dataclass(frozen=True)
+class _Start:
+    """What a training starts from: a new network, or a checkpoint."""
+
+    training: Training
+    network: keras.Model
+    done: Progress
+    optimizer: keras.optimizers.Optimizer | None = None
+
+
+def _start(
+    config: Config, training: Training, data: Data, model: Model | None, num_identities: int
+) -> _Start:
+    if not training.resume_training:
+        best = Best("val_mAP", "max") if data.validation_is_retrieval else Best("val_loss", "min")
+        return _Start(training, _network(config, training, model, num_identities), Progress(best))
+    assert model is not None
+    done, settings = read_checkpoint(model.path)
+    if settings["identities"] != num_identities:
+        raise ConfigError(
+            f"{model.path} was trained on {settings['identities']} identities, the training set has {num_identities}: "
+            "resume on the same images, or train further without resume_training"
+        )
+    augmented = keras.saving.load_model(model.path, safe_mode=True)
+    _LOGGER.info("resuming in epoch %d of %d, batch %d", done.epoch + 1, training.epochs, done.step + 1)
+    return _Start(
+        _as_before(training, settings["training"]),
+        augmented.get_layer(settings["network"]),
+        done,
+        augmented.optimizer,
+    )
+
+
+def _as_before(training: Training, before: Mapping[str, Any]) -> Training:
+    """The settings that a checkpoint fixes, with a warning where the configuration states others."""
+    now = training.model_dump(mode="json")
+    changed = [
+        name
+        for name in _FIXED_BY_CHECKPOINT
+        if name in training.model_fields_set and now[name] != before[name]
+    ]
+    if changed:
+        _LOGGER.warning(
+            "%s cannot change when a training is resumed: ignored, the original settings are kept",
+            " and ".join(f"training.{name}" for name in changed),
+        )
+    return Training.model_validate({**now, **{name: before[name] for name in _FIXED_BY_CHECKPOINT}})
+
+
 def _network(config: Config, training: Training, model: Model | None, num_identities: int) -> keras.Model:
     if model is not None:
         backbone = keras.saving.load_model(model.path, compile=False, safe_mode=True)
@@ -106,30 +158,33 @@ def _network(config: Config, training: Training, model: Model | None, num_identi
 
 def _fit(
     config: Config,
-    training: Training,
+    start: _Start,
     data: Data,
-    network: keras.Model,
     labels: np.ndarray,
     preprocessing: Preprocessing,
     folder: Path,
     run: Run,
-) -> tuple[dict[str, list[float]], Best]:
+) -> Progress:
+    training, network = start.training, start.network
     policy = "float32" if training.mixed_precision == "none" else f"mixed_{training.mixed_precision}"
     trained = with_fused_batch_norm(network, policy)
     optimizer = _optimizer(training)
+    if start.optimizer is not None:
+        optimizer = _restored(start.optimizer, trained)
     trained.compile(optimizer=optimizer, jit_compile=False)
     p, k = training.batch_size // training.images_per_identity, training.images_per_identity
     steps = training.steps_per_epoch or steps_per_epoch(len(data.training), p, k)
-    batches = training_batches(
-        data.training, labels, preprocessing, p, k, run.seed,
-        # A stream of one epoch holds `steps_per_epoch` batches; asking for fewer or more reads on in the stream.
-        epochs=-(-training.epochs * steps // steps_per_epoch(len(data.training), p, k)),
-        cache=None if config.dataset.cache == "none" else config.dataset.cache,
-        augment=_augmentation(config),
-    )  # fmt: skip
+    batches = _stream(config, data, labels, preprocessing, training, steps, start.done, run.seed)
     if config.model.model_name is not None and not config.model.pretrained:
         start_statistics(trained, next(iter(batches))["images"])
     losses = losses_of(training)
+    settings = {
+        "network": network.name,
+        "identities": network.output["logits"].shape[-1],
+        "embedding_dim": network.output["embedding"].shape[-1],
+        "preprocessing": asdict(preprocessing),
+        "training": training.model_dump(mode="json"),
+    }
     return fit(
         step=make_training_step(trained, optimizer, losses),
         batches=batches,
@@ -137,11 +192,45 @@ def _fit(
         steps_per_epoch=steps,
         validate=_validator(data, trained, losses, labels, preprocessing),
         callbacks=make_callbacks(trained, training.callbacks, run.make(config.general.logs_dir)),
-        best=Best("val_mAP", "max") if data.validation_is_retrieval else Best("val_loss", "min"),
-        save=_saver(network, trained, optimizer, preprocessing, folder),
+        done=start.done,
+        save=_saver(network, trained, optimizer, preprocessing, settings, folder),
         names_of=lambda index: [str(data.training[i].path) for i in index],
         folder=run.folder,
+        seed=run.seed,
     )
+
+
+def _stream(
+    config: Config,
+    data: Data,
+    labels: np.ndarray,
+    preprocessing: Preprocessing,
+    training: Training,
+    steps: int,
+    done: Progress,
+    seed: int,
+) -> Any:
+    """All batches that are not done yet; the stream has its own epochs, which `training.steps_per_epoch` may cut."""
+    p, k = training.batch_size // training.images_per_identity, training.images_per_identity
+    natural = steps_per_epoch(len(data.training), p, k)
+    first, skipped = divmod(done.epoch * steps + done.step, natural)
+    batches = training_batches(
+        data.training, labels, preprocessing, p, k, seed,
+        epoch=first,
+        epochs=max(1, -(-training.epochs * steps // natural) - first),
+        cache=None if config.dataset.cache == "none" else config.dataset.cache,
+        augment=_augmentation(config),
+    )  # fmt: skip
+    return batches.skip(skipped)
+
+
+def _restored(saved: keras.optimizers.Optimizer, network: keras.Model) -> keras.optimizers.Optimizer:
+    """A copy of an optimizer with its state, for the variables of another copy of its network."""
+    optimizer = type(saved).from_config(saved.get_config())
+    optimizer.build(network.trainable_variables)
+    for variable, value in zip(optimizer.variables, saved.variables, strict=True):
+        variable.assign(value)
+    return optimizer
 
 
 def _optimizer(training: Training) -> keras.optimizers.Optimizer:
@@ -199,8 +288,13 @@ def _validator(
 
 
 def _saver(
-    network: keras.Model, trained: keras.Model, optimizer: Any, preprocessing: Preprocessing, folder: Path
-) -> Callable[[bool], None]:
+    network: keras.Model,
+    trained: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    preprocessing: Preprocessing,
+    settings: Mapping[str, Any],
+    folder: Path,
+) -> Callable[[Progress, bool], None]:
     """Save `last_augmented_model.keras` each epoch, and the two best models when the epoch is the best so far.
 
     The saved files have Keras's own batch norm and float32 layers, so that any Keras opens them. The augmented
@@ -212,18 +306,19 @@ def _saver(
     augmented.compile(optimizer=optimizer, jit_compile=False)
     embedding = embedding_model(network)
 
-    def save(is_best: bool) -> None:
+    def save(done: Progress, is_best: bool) -> None:
         network.set_weights(trained.get_weights())
-        save_atomically(augmented, folder / "last_augmented_model.keras")
         if is_best:
-            save_atomically(augmented, folder / "best_augmented_model.keras")
-            save_atomically(embedding, folder / "best_model.keras")
+            save_checkpoint(augmented, folder / "best_augmented_model.keras", done, settings)
+            save_checkpoint(embedding, folder / "best_model.keras")
+        save_checkpoint(augmented, folder / "last_augmented_model.keras", done, settings)
 
     return save
 
 
-def _plot(history: dict[str, list[float]], best: Best, folder: Path) -> None:
+def _plot(done: Progress, folder: Path) -> None:
     """Losses in one picture, scores between 0 and 1 in another."""
+    history, best = done.history, done.best
     epochs = list(range(1, len(history["loss"]) + 1))
     losses = [name for name in history if name.endswith("loss")]
     scores = [name for name in history if name not in (*losses, "learning_rate", "images_per_second")]

@@ -1,8 +1,11 @@
 """The training loop: epochs of steps, validation, callbacks, checkpoints."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import signal
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,6 +15,7 @@ import numpy as np
 
 from common.artifacts import write_json
 from common.run import progress
+from src.training.checkpoint import Progress, callback_numbers, restore_callback_numbers, seed_dropout
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -20,21 +24,25 @@ class TrainingDivergedError(RuntimeError):
     """The loss became NaN or infinite; the message names the images of the batch."""
 
 
-@dataclass(frozen=True)
-class Best:
-    """The best epoch so far by one monitored quantity."""
+class _Epoch:
+    """The scalars of one epoch as they add up."""
 
-    monitor: str
-    mode: str
-    value: float | None = None
-    epoch: int = -1
+    def __init__(self, done: Progress) -> None:
+        self.sums = dict(done.sums)
+        self.steps = done.step
+        self.images = 0
+        self.start = perf_counter()
 
-    def improved_by(self, logs: Mapping[str, float]) -> bool:
-        """Whether these logs hold a better value."""
-        value = logs[self.monitor]
-        if self.value is None:
-            return True
-        return value > self.value if self.mode == "max" else value < self.value
+    def add(self, scalars: Mapping[str, float], images: int) -> str:
+        for name, value in scalars.items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.steps += 1
+        self.images += images
+        return f"loss {self.sums['loss'] / self.steps:.3f}  {self.images_per_second:.0f} images/s"
+
+    @property
+    def images_per_second(self) -> float:
+        return self.images / (perf_counter() - self.start)
 
 
 def fit(
@@ -44,89 +52,121 @@ def fit(
     steps_per_epoch: int,
     validate: Callable[[], Mapping[str, float]],
     callbacks: keras.callbacks.CallbackList,
-    best: Best,
-    save: Callable[[bool], None],
+    done: Progress,
+    save: Callable[[Progress, bool], None],
     names_of: Callable[[np.ndarray], list[str]],
     folder: Path,
-) -> tuple[dict[str, list[float]], Best]:
-    """Train for a number of epochs.
+    seed: int = 0,
+) -> Progress:
+    """Train for a number of epochs, from the beginning or from where a checkpoint stands.
+
+    SIGINT and SIGTERM save a checkpoint after the batch that is under way and end the program with the usual code.
 
     Args:
         step: Updates the network on (images, labels) and returns scalars, among them `loss`.
-        batches: Stream of `{"images", "labels", "index"}` over all epochs.
-        epochs: Number of epochs.
+        batches: Stream of `{"images", "labels", "index"}` from the first batch that is not done.
+        epochs: Number of epochs in all.
         steps_per_epoch: Batches in an epoch.
         validate: Returns the `val_*` scalars of the network as it is.
         callbacks: Keras callbacks; one of them may stop the training.
-        best: What decides the best epoch.
-        save: Called after each epoch with whether it is the best so far.
+        done: Where to start, and what decides the best epoch.
+        save: Called after each epoch with the progress and whether this epoch is the best so far.
         names_of: File names of a batch's indices, for the report of a loss that is not finite.
         folder: Where that report goes.
+        seed: Seed of dropout.
 
     Returns:
-        The history (name to one value an epoch) and the best epoch.
+        The progress at the end; its history has one value an epoch for each scalar.
 
     Raises:
         TrainingDivergedError: the loss is NaN or infinite.
+        SystemExit: the program was interrupted.
     """
-    history: dict[str, list[float]] = {}
     stream = iter(batches)
+    network = callbacks.model
+    seed_dropout(network, seed, done.epoch * steps_per_epoch + done.step)
     callbacks.on_train_begin()
+    restore_callback_numbers(callbacks, done.callbacks)
     try:
-        for epoch in range(epochs):
-            callbacks.on_epoch_begin(epoch)
-            start = perf_counter()
-            logs, images = _train_epoch(
-                step, stream, epoch, epochs, steps_per_epoch, callbacks, names_of, folder
-            )
-            seconds = perf_counter() - start
-            logs |= validate()
-            logs["learning_rate"] = float(keras.ops.convert_to_numpy(callbacks.model.optimizer.learning_rate))
-            logs["images_per_second"] = images / seconds
-            is_best = best.improved_by(logs)
-            if is_best:
-                best = Best(best.monitor, best.mode, logs[best.monitor], epoch)
-            save(is_best)
-            callbacks.on_epoch_end(epoch, logs)
-            for name, value in logs.items():
-                history.setdefault(name, []).append(float(value))
-            mark = "  (best so far)" if is_best else ""
-            _LOGGER.info("epoch %d/%d %s%s", epoch + 1, epochs, _text(logs), mark)
-            if callbacks.model.stop_training:
-                _LOGGER.info("training was stopped by a callback after epoch %d", epoch + 1)
-                break
+        with _interruptions() as interrupted:
+            for epoch in range(done.epoch, epochs):
+                callbacks.on_epoch_begin(epoch)
+                running = _Epoch(done)
+                with progress(f"epoch {epoch + 1}/{epochs}", steps_per_epoch, "batches") as advance:
+                    advance(done.step)
+                    for number in range(done.step, steps_per_epoch):
+                        batch = next(stream)
+                        callbacks.on_train_batch_begin(number)
+                        scalars = {n: float(v) for n, v in step(batch["images"], batch["labels"]).items()}
+                        if not np.isfinite(scalars["loss"]):
+                            _stop_diverged(scalars, names_of(np.array(batch["index"])), epoch, number, folder)
+                        callbacks.on_train_batch_end(number, scalars)
+                        advance(1, running.add(scalars, len(batch["labels"])))
+                        if interrupted:
+                            here = replace(done, step=running.steps, sums=running.sums)
+                            save(replace(here, callbacks=callback_numbers(callbacks)), False)
+                            _leave(interrupted[0], epoch, number)
+                done, is_best = _finish_epoch(done, running, validate, callbacks)
+                save(done, is_best)
+                if network.stop_training:
+                    _LOGGER.info("training was stopped by a callback after epoch %d", epoch + 1)
+                    break
     finally:
         callbacks.on_train_end()  # closes the log files, also when the training fails
-    return history, best
+    return done
 
 
-def _train_epoch(
-    step: Callable[[Any, Any], Mapping[str, Any]],
-    stream: Any,
-    epoch: int,
-    epochs: int,
-    steps: int,
+def _finish_epoch(
+    done: Progress,
+    running: _Epoch,
+    validate: Callable[[], Mapping[str, float]],
     callbacks: keras.callbacks.CallbackList,
-    names_of: Callable[[np.ndarray], list[str]],
-    folder: Path,
-) -> tuple[dict[str, float], int]:
-    sums: dict[str, float] = {}
-    images = 0
-    start = perf_counter()
-    with progress(f"epoch {epoch + 1}/{epochs}", steps, "batches") as advance:
-        for number in range(steps):
-            batch = next(stream)
-            callbacks.on_train_batch_begin(number)
-            scalars = {name: float(value) for name, value in step(batch["images"], batch["labels"]).items()}
-            if not np.isfinite(scalars["loss"]):
-                _stop_diverged(scalars, names_of(np.array(batch["index"])), epoch, number, folder)
-            callbacks.on_train_batch_end(number, scalars)
-            for name, value in scalars.items():
-                sums[name] = sums.get(name, 0.0) + value
-            images += len(batch["labels"])
-            rate = images / (perf_counter() - start)
-            advance(1, f"loss {sums['loss'] / (number + 1):.3f}  {rate:.0f} images/s")
-    return {name: value / steps for name, value in sums.items()}, images
+) -> tuple[Progress, bool]:
+    """Validate, tell the callbacks, and return the progress at the start of the next epoch."""
+    logs = {name: value / running.steps for name, value in running.sums.items()}
+    images_per_second = running.images_per_second
+    logs |= validate()
+    logs["learning_rate"] = float(keras.ops.convert_to_numpy(callbacks.model.optimizer.learning_rate))
+    logs["images_per_second"] = images_per_second
+    is_best = done.best.improved_by(logs)
+    best = replace(done.best, value=logs[done.best.monitor], epoch=done.epoch) if is_best else done.best
+    callbacks.on_epoch_end(done.epoch, logs)
+    history = {name: [*done.history.get(name, []), float(value)] for name, value in logs.items()}
+    mark = "  (best so far)" if is_best else ""
+    _LOGGER.info("epoch %d %s%s", done.epoch + 1, _text(logs), mark)
+    return Progress(best, done.epoch + 1, history=history, callbacks=callback_numbers(callbacks)), is_best
+
+
+@contextmanager
+def _interruptions() -> Iterator[list[int]]:
+    """A list that receives the number of SIGINT or SIGTERM; a second signal acts as usual."""
+    received: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def receive(number: int, _: Any) -> None:
+        received.append(number)
+        for known, handler in before.items():
+            signal.signal(known, handler)
+
+    for number in numbers:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _leave(number: int, epoch: int, step: int) -> None:
+    _LOGGER.warning(
+        "%s in epoch %d, batch %d: last_augmented_model.keras can be resumed with training.resume_training: True",
+        signal.Signals(number).name, epoch + 1, step + 1,
+    )  # fmt: skip
+    raise SystemExit(128 + number)
 
 
 def _stop_diverged(
@@ -137,17 +177,10 @@ def _stop_diverged(
         {"epoch": epoch, "step": step, "scalars": dict(scalars), "files": list(files)},
     )
     raise TrainingDivergedError(
-        f"the loss became {scalars['loss']} in epoch {epoch + 1}, step {step + 1}; the images of that batch are listed "
-        f"in {report}. Lower the learning rate, or use mixed_precision: none"
+        f"the loss became {scalars['loss']} in epoch {epoch + 1}, step {step + 1}; the images of that batch "
+        f"are listed in {report}. Lower the learning rate, or use mixed_precision: none"
     )
 
 
 def _text(logs: Mapping[str, float]) -> str:
     return "  ".join(f"{name} {value:.4g}" for name, value in logs.items())
-
-
-def save_atomically(model: keras.Model, path: Path) -> None:
-    """Save under a temporary name, then rename: a crash while writing leaves the previous file."""
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    model.save(temporary)
-    temporary.replace(path)

@@ -1,8 +1,14 @@
 """Every service end to end at tiny size, started as a user starts it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import keras
 import pytest
 
 pytestmark = pytest.mark.slow
@@ -188,3 +194,44 @@ def test_a_compiled_context_is_evaluated_on_the_emulator(chain, program):
     )  # fmt: skip
     metrics = json.loads((out / "evaluation/metrics.json").read_text())["metrics"]
     assert {"float32/keras/mAP", "int8/onnxruntime_cpu/mAP", "int8/qnn_htp_emulator/mAP"} <= set(metrics)
+
+
+def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(tiny, program, tmp_path):
+    """Two epochs, SIGKILL in the middle of the third, resume: equal to four epochs without a stop."""
+    (tmp_path / "tiny.yaml").write_text(CONFIG.format(data=tiny, folder=tmp_path))
+    common = [
+        "--config-dir", str(tmp_path), "--config-name", "tiny", "operation_mode=training", "training.epochs=4",
+        "general.deterministic_ops=True", "training.dropout=0.2", "training.steps_per_epoch=12",
+        "evaluation.baselines=[]", "evaluation.random_network=False",
+    ]  # fmt: skip
+    whole = program(*common, f"hydra.run.dir={tmp_path}/whole", cwd=tmp_path)
+    assert whole.returncode == 0, whole.stderr[-3000:]
+    log = tmp_path / "killed.log"
+    main = Path(__file__).parents[2] / "stm32ai_main.py"
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [sys.executable, str(main), *common, f"hydra.run.dir={tmp_path}/killed"],
+            stdout=output, stderr=output, cwd=tmp_path, env={**os.environ},
+        )  # fmt: skip
+        events = tmp_path / "killed/saved_models/last_augmented_model.keras"
+        deadline = time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline and "epoch 2 " not in log.read_text():
+            time.sleep(0.01)
+        time.sleep(0.3)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    assert process.returncode == -signal.SIGKILL, log.read_text()[-3000:]
+    resumed = program(
+        *common, f"hydra.run.dir={tmp_path}/resumed", "model.model_name=null", f"model.model_path={events}",
+        "training.resume_training=True", cwd=tmp_path,
+    )  # fmt: skip
+    assert resumed.returncode == 0, resumed.stderr[-3000:]
+    assert "resuming in epoch 3 of 4" in resumed.stdout + resumed.stderr
+    first, second = (
+        keras.saving.load_model(tmp_path / run / "saved_models/last_augmented_model.keras")
+        for run in ("whole", "resumed")
+    )
+    for a, b in zip(first.get_weights(), second.get_weights(), strict=True):
+        assert (a == b).all()
+    for a, b in zip(first.optimizer.variables, second.optimizer.variables, strict=True):
+        assert (keras.ops.convert_to_numpy(a) == keras.ops.convert_to_numpy(b)).all()

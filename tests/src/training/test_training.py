@@ -1,18 +1,21 @@
 """The training step, the loop and its checkpoints, on a network small enough to trace in no time."""
 
 import json
+import signal
 
 import keras
 import numpy as np
 import pytest
 
+from common.config import ConfigError
 from common.layers.rewrite import with_fused_batch_norm
 from src.data.sample import Sample
 from src.models._head import embedding_model, reid_network
 from src.schema import Training
 from src.training import validation
 from src.training.callbacks import make_callbacks
-from src.training.fit import Best, TrainingDivergedError, fit, save_atomically
+from src.training.checkpoint import Best, Progress, read_checkpoint, save_checkpoint
+from src.training.fit import TrainingDivergedError, fit
 from src.training.step import forward, losses_of, make_training_step, make_validation_step
 
 BATCH, IDENTITIES = 8, 4
@@ -94,7 +97,13 @@ def test_sixteen_bit_training_updates_float32_weights(policy):
 
 
 def _fit(
-    folder, batches, epochs=2, callbacks=None, save=lambda best: None, validate=lambda: {"val_loss": 1.0}
+    folder,
+    batches,
+    epochs=2,
+    callbacks=None,
+    save=lambda done, best: None,
+    validate=lambda: {"val_loss": 1.0},
+    done=None,
 ):
     network = _network()
     optimizer = keras.optimizers.SGD(0.1)
@@ -106,7 +115,7 @@ def _fit(
         steps_per_epoch=2,
         validate=validate,
         callbacks=make_callbacks(network, callbacks or {}, folder / "logs"),
-        best=Best("val_loss", "min"),
+        done=done or Progress(Best("val_loss", "min")),
         save=save,
         names_of=lambda index: [f"image_{i}.jpg" for i in index],
         folder=folder,
@@ -116,26 +125,27 @@ def _fit(
 def test_the_best_epoch_is_the_one_that_is_saved_as_best(tmp_path):
     values = iter([2.0, 1.0, 1.5])
     saved = []
-    history, best = _fit(
-        tmp_path, _batches(6), 3, save=saved.append, validate=lambda: {"val_loss": next(values)}
-    )
-    assert saved == [True, True, False]
-    assert (best.epoch, best.value) == (1, 1.0)
-    assert history["val_loss"] == [2.0, 1.0, 1.5]
+    done = _fit(
+        tmp_path, _batches(6), 3,
+        save=lambda done, best: saved.append((done.epoch, best)), validate=lambda: {"val_loss": next(values)},
+    )  # fmt: skip
+    assert saved == [(1, True), (2, True), (3, False)]
+    assert (done.best.epoch, done.best.value) == (1, 1.0)
+    assert done.history["val_loss"] == [2.0, 1.0, 1.5]
     rows = (tmp_path / "logs/metrics/train_metrics.csv").read_text().splitlines()
     assert len(rows) == 4 and rows[0].startswith("epoch,")
     assert list((tmp_path / "logs").rglob("events.out.tfevents*"))
 
 
 def test_a_keras_callback_stops_the_training(tmp_path):
-    history, _ = _fit(tmp_path, _batches(20), 10, {"EarlyStopping": {"monitor": "val_loss", "patience": 1}})
-    assert len(history["loss"]) == 2
+    done = _fit(tmp_path, _batches(20), 10, {"EarlyStopping": {"monitor": "val_loss", "patience": 1}})
+    assert len(done.history["loss"]) == 2
 
 
 def test_a_schedule_sets_the_rate_of_each_epoch(tmp_path):
     schedule = {"LRCosineDecay": {"initial_lr": 1.0, "hold_steps": 0, "decay_steps": 2, "end_lr": 0.0}}
-    history, _ = _fit(tmp_path, _batches(6), 3, schedule)
-    assert history["learning_rate"] == pytest.approx([1.0, 0.5, 0.0])
+    done = _fit(tmp_path, _batches(6), 3, schedule)
+    assert done.history["learning_rate"] == pytest.approx([1.0, 0.5, 0.0])
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_with_the_files(tmp_path):
@@ -148,7 +158,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_with_the_files(tmp_path):
 def test_saving_leaves_the_previous_file_when_it_fails(tmp_path, monkeypatch):
     path = tmp_path / "model.keras"
     model = embedding_model(_network())
-    save_atomically(model, path)
+    save_checkpoint(model, path)
     content = path.read_bytes()
 
     def fail(target):
@@ -157,7 +167,7 @@ def test_saving_leaves_the_previous_file_when_it_fails(tmp_path, monkeypatch):
 
     monkeypatch.setattr(model, "save", fail)
     with pytest.raises(OSError, match="disk full"):
-        save_atomically(model, path)
+        save_checkpoint(model, path)
     assert path.read_bytes() == content
 
 
@@ -193,3 +203,49 @@ def test_retrieval_of_perfect_embeddings_scores_one(tmp_path):
         lambda part: np.eye(3, dtype=np.float32)[[s.identity for s in part]], samples[::2], samples[1::2]
     )
     assert logs == {"val_rank1": 1.0, "val_mAP": 1.0}
+
+
+def test_a_checkpoint_keeps_the_progress_and_is_a_keras_file(tmp_path):
+    done = Progress(
+        Best("val_mAP", "max", 0.5, 2), 3, 1, {"loss": 2.0}, {"loss": [3.0]}, {"0_X": {"wait": 1}}
+    )
+    network = _network()
+    save_checkpoint(network, tmp_path / "last.keras", done, {"identities": 4})
+    assert read_checkpoint(tmp_path / "last.keras") == (done, {"identities": 4})
+    loaded = keras.saving.load_model(tmp_path / "last.keras")
+    for a, b in zip(network.get_weights(), loaded.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_model_without_progress_cannot_be_resumed_from(tmp_path):
+    save_checkpoint(embedding_model(_network()), tmp_path / "best_model.keras")
+    (tmp_path / "text.keras").write_text("no model")
+    for name in ("best_model.keras", "text.keras", "missing.keras"):
+        with pytest.raises(ConfigError, match=f"cannot be resumed from .*{name}.*last_augmented_model.keras"):
+            read_checkpoint(tmp_path / name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_a_checkpoint_and_leaves_with_the_usual_code(tmp_path, number):
+    def interrupt():
+        for count, batch in enumerate(_batches(20)):
+            if count == 3:
+                signal.raise_signal(number)
+            yield batch
+
+    saved = []
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as leaving:
+        _fit(tmp_path, interrupt(), 5, save=lambda done, best: saved.append(done))
+    assert leaving.value.code == 128 + number
+    assert (saved[-1].epoch, saved[-1].step) == (1, 2)
+    assert signal.getsignal(number) is before
+
+
+def test_callbacks_continue_with_their_patience(tmp_path):
+    stopping = {"EarlyStopping": {"monitor": "val_loss", "patience": 3}}
+    states = []
+    _fit(tmp_path / "a", _batches(20), 3, stopping, save=lambda done, best: states.append(done))
+    whole = _fit(tmp_path / "b", _batches(40), 10, stopping)
+    resumed = _fit(tmp_path / "c", _batches(40), 10, stopping, done=states[1])
+    assert len(whole.history["loss"]) == len(resumed.history["loss"]) == 4
