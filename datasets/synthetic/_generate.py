@@ -27,7 +27,7 @@ from datasets.synthetic.identity import make_identity
 from datasets.synthetic.layouts import LAYOUTS, Shot
 from datasets.synthetic.presets import PRESETS, Preset
 
-VERSION = 1  # increase it whenever a change makes other pixels: folders made before are then refused
+VERSION = 2  # increase it whenever a change makes other pixels: folders made before are then refused
 _MANIFEST = "synthetic.json"
 _TRACKS = "tracks.csv"
 _IN_PROCESS = 500  # with fewer images than this, starting processes takes longer than rendering
