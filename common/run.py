@@ -102,5 +102,5 @@ def load_tensorflow() -> None:
             os.dup2(terminal, 2)
             os.close(terminal)
     for logger in ("absl", "tensorflow", "tf2onnx"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
+        logging.getLogger(logger).setLevel(logging.ERROR)
     _LOGGER.info("TensorFlow %s on %s", tf.__version__, ", ".join(devices))
