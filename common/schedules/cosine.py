@@ -118,7 +118,8 @@ def _one_spelling(own: Mapping[str, Any], tensorflow: Mapping[str, Any]) -> tupl
             f"received a mixture: {', '.join(given)}"
         )
     if given.keys() & tensorflow.keys():
-        initial, alpha = given.get("initial_learning_rate"), given.get("alpha", 0.0)
+        initial: Any = given.get("initial_learning_rate")
+        alpha = given.get("alpha", 0.0)
         require("a number > 0", initial_learning_rate=initial)
         require("a number in [0, 1]", alpha=alpha)
         return initial, 0, alpha * initial

@@ -80,9 +80,9 @@ def draw_examples(path: Path) -> Path:
         curves = []
         for name, arguments in EXAMPLES.items():
             file = plot_schedule(Path(folder) / f"{name}.png", name, arguments, EXAMPLE_EPOCHS)
-            curves.append(
-                cv2.resize(cv2.imread(str(file)), None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA)
-            )
+            curve = cv2.imread(str(file))
+            assert curve is not None
+            curves.append(cv2.resize(curve, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         rows = [np.hstack(curves[start : start + 3]) for start in range(0, len(curves), 3)]
         sheet = Path(folder) / "sheet.png"
         cv2.imwrite(str(sheet), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])

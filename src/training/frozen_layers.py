@@ -15,7 +15,8 @@ KEY = "training.frozen_layers"
 class LayerRow(NamedTuple):
     """One top-level layer of a network."""
 
-    index: int
+    number: int
+    """Its index."""
     name: str
     kind: str
     """Name of its class."""
@@ -66,7 +67,7 @@ def table_of(rows: Sequence[LayerRow]) -> str:
         first, *others = run
         last = others[-1] if others else first
         names = f"{first.name} ({first.kind})" + (f" ... {last.name} ({last.kind})" if others else "")
-        numbers = f"{first.index}-{last.index}" if others else str(first.index)
+        numbers = f"{first.number}-{last.number}" if others else str(first.number)
         weights = sum(row.weights for row in [first, *others])
         lines.append(f"{numbers:>11}  {'frozen' if frozen else 'trained':<7}  {weights:>11,}  {names}")
     frozen_weights = sum(row.weights for row in rows if row.frozen)

@@ -47,7 +47,7 @@ def _network() -> keras.Model:
 def test_python_indices_select_the_layers_to_freeze(text, frozen):
     network = _network()
     rows = freeze(network, text)
-    assert [row.index for row in rows if row.frozen] == frozen
+    assert [row.number for row in rows if row.frozen] == frozen
     assert [number for number, layer in enumerate(network.layers) if not layer.trainable] == frozen
     assert [(row.name, row.kind) for row in rows[1:3]] == [("conv", "Conv2D"), ("bn", "BatchNormalization")]
     assert [row.weights for row in rows[1:3]] == [3 * 3 * 3 * 4, 4 * 4]
