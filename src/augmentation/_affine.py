@@ -1,6 +1,6 @@
 """Arguments that all geometric changes have."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from src.augmentation._ranges import as_choice, as_range
 
@@ -15,12 +15,7 @@ def sampling(function: str, fill_mode: str, interpolation: str, fill_value: floa
         ValueError: an unknown choice, or a fill value outside of [0, 255].
     """
     return {
-        "fill_mode": as_choice(function, "fill_mode", fill_mode, FillMode.__args__),  # type: ignore[attr-defined]
-        "interpolation": as_choice(
-            function,
-            "interpolation",
-            interpolation,
-            Interpolation.__args__,  # type: ignore[attr-defined]
-        ),
+        "fill_mode": as_choice(function, "fill_mode", fill_mode, get_args(FillMode)),
+        "interpolation": as_choice(function, "interpolation", interpolation, get_args(Interpolation)),
         "fill_value": as_range(function, "fill_value", fill_value, "fixed", 0, 255)[0],
     }

@@ -18,13 +18,13 @@ def cover(images: Any, rows: Any, columns: Any, colour: Any) -> Any:
         images: Float (N, H, W, C).
         rows: 0 or 1, float (N, H).
         columns: 0 or 1, float (N, W).
-        colour: Float (N, 1, 1, C) or (N, H, W, C).
+        colour: Float (1 or N, 1 or H, 1 or W, C).
     """
     shape = tf.shape(images)
     # Rows of W * C values: broadcasting over an inner axis of three channels would take twice as long.
     covered = rows[:, :, None] * tf.repeat(columns, shape[3], axis=1)[:, None, :]
     flat = tf.reshape(images, tf.shape(covered))
-    # (N, 1 or H, 1 or W, C) -> (N, 1 or H, W * C)
+    # (1 or N, 1 or H, 1 or W, C) -> (1 or N, 1 or H, W * C)
     colour = tf.tile(colour, (1, 1, shape[2] // tf.shape(colour)[2], 1))
-    colour = tf.reshape(colour, (shape[0], tf.shape(colour)[1], shape[2] * shape[3]))
+    colour = tf.reshape(colour, (tf.shape(colour)[0], tf.shape(colour)[1], shape[2] * shape[3]))
     return tf.reshape(flat + covered * (colour - flat), shape)

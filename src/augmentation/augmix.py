@@ -28,27 +28,25 @@ def augmix(
     operations = [keep, *general_operations(strength)]
 
     def change(images: Any, seed: Any) -> Any:
-        weight_seed, mix_seed, *seeds = split(seed, 2 + copies)
-        weights = _dirichlet(tf.shape(images)[0], weight_seed, copies, concentration)
-        share = _dirichlet(tf.shape(images)[0], mix_seed, 2, concentration)[0]
-        mixture = tf.zeros_like(images)
-        for weight, own in zip(weights, seeds, strict=True):
-            mixture += weight * _chain(images, own)
-        return (1 - share) * images + share * mixture
-
-    def _chain(images: Any, seed: Any) -> Any:
-        length_seed, *seeds = split(seed, 1 + steps)
-        length = whole(images, length_seed, (1, steps))
+        weight_seed, mix_seed, length_seed, *seeds = split(seed, 3 + steps)
+        number = tf.shape(images)[0]
+        chains = tf.tile(images, (copies, 1, 1, 1))  # all copies in one batch: a third of the graph
+        length = whole(chains, length_seed, (1, steps))
         for step, own in enumerate(seeds):
             choice_seed, own = split(own, 2)
-            choice = whole(images, choice_seed, (1, len(operations) - 1))
-            images = choose(operations, tf.where(step < length, choice, 0), images, own)
-        return images
+            choice = whole(chains, choice_seed, (1, len(operations) - 1))
+            chains = choose(operations, tf.where(step < length, choice, 0), chains, own)
+        weights = _dirichlet(number, weight_seed, copies, concentration)
+        mixture = tf.reduce_sum(
+            weights * tf.reshape(chains, tf.concat([(copies,), tf.shape(images)], 0)), axis=0
+        )
+        share = _dirichlet(number, mix_seed, 2, concentration)[0]
+        return (1 - share) * images + share * mixture
 
     return augmentation("augmix", change, change_rate, "colour")
 
 
-def _dirichlet(number: Any, seed: Any, parts: int, alpha: float) -> list[Any]:
-    """Draw `parts` weights with sum 1 for each image: a list of (N, 1, 1, 1)."""
+def _dirichlet(number: Any, seed: Any, parts: int, alpha: float) -> Any:
+    """Draw `parts` weights with sum 1 for each image: float (parts, N, 1, 1, 1)."""
     draws = tf.random.stateless_gamma((parts, number, 1, 1, 1), seed, alpha) + 1e-20
-    return tf.unstack(draws / tf.reduce_sum(draws, axis=0))
+    return draws / tf.reduce_sum(draws, axis=0)

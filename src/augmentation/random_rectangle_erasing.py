@@ -22,7 +22,7 @@ def random_rectangle_erasing(
 ) -> Augment:
     """Cover random rectangles. Their centres lie anywhere in the image, and what reaches out is cut off.
 
-    Images whose channels are equal, such as thermal ones, get grey rectangles.
+    Random colours are grey in images whose channels are equal, such as thermal ones.
 
     Args:
         nrec: Range of the number of rectangles an image, both ends included; a number v means exactly v.
@@ -52,7 +52,8 @@ def random_rectangle_erasing(
             rows, columns = _place(place_seed, drawn, shape, areas, ratios)
             rows *= tf.cast(number < count, tf.float32)[:, None]
             colour = _colour(colour_seed, method, plain, drawn, images)
-            colour = tf.where(is_grey, colour[..., :1], colour)
+            if method != "uniform":
+                colour = tf.where(is_grey, colour[..., :1], colour)
             rows, columns = (tf.tile(line, (shape[0] // drawn, 1)) for line in (rows, columns))
             images = cover(images, rows, columns, colour)
         return images
