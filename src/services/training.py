@@ -22,17 +22,18 @@ from src.data.sample import Sample
 from src.data.samplers import steps_per_epoch
 from src.data.selection import Data, preprocessing_of
 from src.models._head import embedding_model, reid_network
-from src.registries import AUGMENTATIONS, MODELS
+from src.registries import AUGMENTATIONS, MODELS, check_monitors, monitors
 from src.schema import Config, Training
 from src.training import validation
 from src.training.callbacks import build_callback, make_callbacks
 from src.training.checkpoint import Best, Progress, read_checkpoint, save_checkpoint
 from src.training.fit import fit
+from src.training.frozen_layers import freeze, table_of
 from src.training.step import losses_of, make_training_step, make_validation_step
 
 _LOGGER = logging.getLogger(__name__)
 _VALIDATION_BATCH = 64
-_FIXED_BY_CHECKPOINT = ("optimizer", "dropout", "bnneck", "mixed_precision")
+_FIXED_BY_CHECKPOINT = ("optimizer", "dropout", "frozen_layers", "bnneck", "mixed_precision")
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
@@ -53,6 +54,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     preprocessing_of(config, model.input_shape if model else config.model.input_shape)
     _optimizer(training)
     _augmentation(config)
+    check_monitors(training.callbacks, monitors(losses_of(training), data.validation_is_retrieval))
     for name, arguments in training.callbacks.items():
         _built(f"callback '{name}'", build_callback, name, arguments or {})
 
@@ -111,7 +113,11 @@ def _start(
 ) -> _Start:
     if not training.resume_training:
         best = Best("val_mAP", "max") if data.validation_is_retrieval else Best("val_loss", "min")
-        return _Start(training, _network(config, training, model, num_identities), Progress(best))
+        network = _network(config, training, model, num_identities)
+        rows = freeze(network, training.frozen_layers)
+        if training.frozen_layers is not None:
+            _LOGGER.info("frozen layers\n%s", table_of(rows))
+        return _Start(training, network, Progress(best))
     assert model is not None
     done, settings = read_checkpoint(model.path)
     if settings["identities"] != num_identities:

@@ -1,13 +1,13 @@
 """Callbacks: the built-in ones, those of Keras by name, and learning-rate schedules."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import keras
 
 from common.tracking import log_metrics
-from src.registries import SCHEDULES
+from src.registries import SCHEDULES, build_schedule, monitor_mode, monitor_of
 
 
 class TrackEpochs(keras.callbacks.Callback):
@@ -42,6 +42,10 @@ def make_callbacks(
 def build_callback(name: str, arguments: Mapping[str, Any]) -> keras.callbacks.Callback:
     """Return a Keras callback, or the callback that follows a learning-rate schedule."""
     if name in SCHEDULES:
-        schedule: Callable[[int], float] = SCHEDULES.build(name, arguments)
-        return keras.callbacks.LearningRateScheduler(schedule)
+        schedule = build_schedule(name, arguments)
+        return keras.callbacks.LearningRateScheduler(schedule, verbose=arguments.get("verbose", 0))
+    monitor = monitor_of(name, arguments)
+    if monitor is not None and arguments.get("mode", "auto") == "auto":
+        # Keras infers the direction from compiled metrics, which a network trained by a loop of its own has not.
+        arguments = {**arguments, "mode": monitor_mode(monitor)}
     return getattr(keras.callbacks, name)(**arguments)

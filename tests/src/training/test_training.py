@@ -249,3 +249,19 @@ def test_callbacks_continue_with_their_patience(tmp_path):
     whole = _fit(tmp_path / "b", _batches(40), 10, stopping)
     resumed = _fit(tmp_path / "c", _batches(40), 10, stopping, done=states[1])
     assert len(whole.history["loss"]) == len(resumed.history["loss"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("monitor", "value"), [("val_accuracy", 0.5), ("val_mAP", 0.5), ("val_triplet_loss", 0.5)]
+)
+def test_callbacks_know_the_direction_of_what_they_monitor(tmp_path, monitor, value):
+    callbacks = {
+        "EarlyStopping": {"monitor": monitor, "patience": 1},
+        "ReduceLROnPlateau": {"monitor": monitor},
+    }
+    sign = -1 if monitor.endswith("loss") else 1
+    values = iter([value, value + 0.1 * sign, value + 0.2 * sign])
+    done = _fit(
+        tmp_path, _batches(6), 3, callbacks, validate=lambda: {"val_loss": 1.0, monitor: next(values)}
+    )
+    assert len(done.history["loss"]) == 3, "three improvements in a row do not stop the training"
