@@ -8,7 +8,7 @@ from datasets.synthetic.layouts import Shot
 from datasets.synthetic.presets import PRESETS
 
 
-def contact_sheet(preset: str, path: Path, seed: int = 0, identities: int = 8, views: int = 12) -> Path:
+def contact_sheet(preset: str, path: Path, seed: int = 0, identities: int = 6, views: int = 12) -> Path:
     """Write a PNG of some test identities of a preset, one row each, visible before thermal.
 
     Args:

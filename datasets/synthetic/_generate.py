@@ -239,6 +239,7 @@ def _write_by_processes(
     finally:
         for process in processes:
             process.kill()
+            process.wait()
     if any(codes):
         raise RuntimeError(f"rendering synthetic people '{preset}' failed: exit codes {codes}, see above")
 
