@@ -96,6 +96,15 @@ def whole(images: Any, seed: Any, bounds: tuple[float, float]) -> Any:
     )
 
 
+def scaled(images: Any, factor: Any, offset: Any) -> Any:
+    """Return `factor * images + offset` cut to [0, 255], with a factor and an offset (N, 1, 1, C) a channel."""
+    shape = tf.shape(images)
+    # Rows of W * C values: broadcasting over an inner axis of three channels would take several times as long.
+    flat = tf.reshape(images, (shape[0], shape[1], shape[2] * shape[3]))
+    factor, offset = (tf.tile(values[:, 0, 0], (1, shape[2]))[:, None] for values in (factor, offset))
+    return tf.reshape(clipped(factor * flat + offset), shape)
+
+
 def clipped(images: Any) -> Any:
     """Cut values to [0, 255]."""
     return tf.clip_by_value(images, 0.0, 255.0)

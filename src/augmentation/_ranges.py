@@ -55,7 +55,7 @@ def as_range(
         raise ValueError(
             f"{function}: {argument} must be {kind} or (low, high) with low <= high{_bounds(low, high)}, got {value!r}"
         )
-    return items[0], items[1]
+    return float(items[0]), float(items[1])
 
 
 def as_choice(function: str, argument: str, value: Any, choices: Collection[str]) -> str:

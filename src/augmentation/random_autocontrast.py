@@ -2,7 +2,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from src.augmentation._augment import Augment, augmentation, clipped
+from src.augmentation._augment import Augment, augmentation, scaled
 from src.augmentation._histogram import histogram
 from src.augmentation._ranges import as_range
 
@@ -24,6 +24,7 @@ def random_autocontrast(cutoff: float = 10, change_rate: float = 0.25) -> Augmen
         low = tf.reduce_sum(tf.cast(tf.cumsum(counts, -1) <= cut, tf.float32), -1)[:, None, None]
         high = 255 - tf.reduce_sum(tf.cast(tf.cumsum(counts, -1, reverse=True) <= cut, tf.float32), -1)
         width = high[:, None, None] - low
-        return tf.where(width > 0, clipped((images - low) * (255 / tf.maximum(width, 1.0))), images)
+        factor = tf.where(width > 0, 255 / tf.maximum(width, 1.0), 1.0)
+        return scaled(images, factor, tf.where(width > 0, -low * factor, 0.0))
 
     return augmentation("random_autocontrast", change, change_rate, "colour")

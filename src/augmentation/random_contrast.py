@@ -2,7 +2,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from src.augmentation._augment import Augment, augmentation, clipped, uniform
+from src.augmentation._augment import Augment, augmentation, scaled, uniform
 from src.augmentation._ranges import Range, as_range
 
 
@@ -17,6 +17,7 @@ def random_contrast(factor: Range, change_rate: float = 1.0) -> Augment:
 
     def change(images: Any, seed: Any) -> Any:
         mean = tf.reduce_mean(images, axis=(1, 2), keepdims=True)
-        return clipped(mean + (1 + uniform(images, seed, bounds)) * (images - mean))
+        factor = tf.broadcast_to(1 + uniform(images, seed, bounds), tf.shape(mean))
+        return scaled(images, factor, mean - factor * mean)
 
     return augmentation("random_contrast", change, change_rate, "colour")

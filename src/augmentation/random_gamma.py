@@ -16,6 +16,7 @@ def random_gamma(gamma: Range, change_rate: float = 1.0) -> Augment:
     bounds = as_range("random_gamma", "gamma", gamma, "fixed", low=0.01)
 
     def change(images: Any, seed: Any) -> Any:
-        return 255 * tf.pow(images / 255, uniform(images, seed, bounds))
+        # Several times as fast as tf.pow; the logarithm of black is -inf, which gives black again.
+        return 255 * tf.exp(uniform(images, seed, bounds) * tf.math.log(images / 255))
 
     return augmentation("random_gamma", change, change_rate, "colour")
