@@ -77,7 +77,8 @@ def _applied(function: Any, pixels: np.ndarray, seed: tuple[int, int]) -> np.nda
 def write(path: Path, columns: dict[str, np.ndarray]) -> Path:
     """Write the columns as a contact sheet, one row an image."""
     rows = list(zip(*columns.values(), strict=True))
-    titles = [*columns, *[""] * (len(rows) - 1) * len(columns)]
+    wrapped = [title.replace("_", "_\n", 1) for title in columns]  # long names of narrow columns
+    titles = [*wrapped, *[""] * (len(rows) - 1) * len(columns)]
     return plotting.image_grid(path, [image for row in rows for image in row], len(columns), titles)
 
 
