@@ -135,6 +135,8 @@ def plain_network(num_identities: int) -> Any:
     import keras
     from keras import layers
 
+    from common.layers.rewrite import with_fused_batch_norm
+
     x = inputs = keras.Input((HEIGHT, WIDTH, 3))
     x = layers.Rescaling(1 / 127.5, -1)(x)
     for filters, stride in ((24, 2), (48, 2), (64, 1), (96, 2), (128, 1), (192, 2), (160, 1)):
@@ -144,7 +146,8 @@ def plain_network(num_identities: int) -> Any:
     features = layers.Dense(256, use_bias=False)(layers.Flatten()(x))
     embedding = layers.BatchNormalization(momentum=0.95, center=False)(features)
     logits = layers.Dense(num_identities, use_bias=False)(embedding)
-    return keras.Model(inputs, {"features": features, "embedding": embedding, "logits": logits})
+    network = keras.Model(inputs, {"features": features, "embedding": embedding, "logits": logits})
+    return with_fused_batch_norm(network)
 
 
 def train(network: Any, images: Images, steps: int, seed: int) -> None:
@@ -185,7 +188,7 @@ def _batches(images: Images, steps: int, rng: np.random.Generator) -> Any:
     P, K = BATCH
     for _ in range(steps):
         chosen = []
-        for label in rng.choice(len(groups), P, replace=False):
+        for label in rng.choice(len(groups), min(P, len(groups)), replace=False):
             sides = groups[label]
             chosen += [rng.choice(side, K // len(sides), replace=False) for side in sides]
         index = np.concatenate(chosen)
@@ -193,26 +196,33 @@ def _batches(images: Images, steps: int, rng: np.random.Generator) -> Any:
 
 
 def _augmented(pixels: np.ndarray, thermal: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Flip, shift, colour, greyscale and erase. uint8 to float32, both (N, H, W, 3)."""
-    result = np.empty(pixels.shape, np.float32)
+    """Shift, flip, greyscale, erase and colour. uint8 to float32, both (N, H, W, 3)."""
+    moved = [_changed(image, is_thermal, rng) for image, is_thermal in zip(pixels, thermal, strict=True)]
+    result = np.array(moved, np.float32)
+    count = len(pixels)
+    tints = np.where(thermal[:, None, None, None], 1, rng.uniform(0.8, 1.2, (count, 1, 1, 3)))
+    result *= (tints * rng.uniform(0.7, 1.3, (count, 1, 1, 1))).astype(np.float32)
+    result += rng.uniform(-20, 20, (count, 1, 1, 1)).astype(np.float32)
+    return np.clip(result, 0, 255, out=result)
+
+
+def _changed(image: np.ndarray, is_thermal: bool, rng: np.random.Generator) -> np.ndarray:
     pad = 6
-    for out, image, is_thermal in zip(result, pixels, thermal, strict=True):
-        image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
-        row, column = rng.integers(2 * pad, size=2)
-        image = image[row : row + HEIGHT, column : column + WIDTH]
-        out[:] = image[:, ::-1] if rng.random() < 0.5 else image
-        if not is_thermal and rng.random() < 0.7:
-            # One channel or the mean of all: what visible and thermal have in common is not colour.
-            channel = rng.integers(4)
-            out[:] = out.mean(axis=2, keepdims=True) if channel == 3 else out[..., channel, None]
-        out *= rng.uniform(0.7, 1.3)
-        out += rng.uniform(-20, 20)
-        if not is_thermal:
-            out *= rng.uniform(0.8, 1.2, 3)
-        if rng.random() < 0.4:
-            top, left = rng.integers(HEIGHT), rng.integers(WIDTH)
-            out[top : top + rng.integers(8, 48), left : left + rng.integers(8, 32)] = rng.uniform(0, 255)
-    return np.clip(result, 0, 255)
+    image = cv2.copyMakeBorder(image, pad, pad, pad, pad, cv2.BORDER_REPLICATE)
+    row, column = rng.integers(2 * pad, size=2)
+    image = image[row : row + HEIGHT, column : column + WIDTH]
+    if rng.random() < 0.5:
+        image = image[:, ::-1]
+    image = image.copy()
+    if not is_thermal and rng.random() < 0.7:
+        # One channel or their mean: what visible and thermal have in common is not colour.
+        channel = rng.integers(4)
+        grey = cv2.transform(image, np.full((1, 3), 1 / 3)) if channel == 3 else image[..., channel]
+        image = cv2.merge([grey] * 3)
+    if rng.random() < 0.4:
+        top, left = rng.integers(HEIGHT), rng.integers(WIDTH)
+        image[top : top + rng.integers(8, 48), left : left + rng.integers(8, 32)] = rng.integers(256)
+    return image
 
 
 def embedder(network: Any) -> Embed:
