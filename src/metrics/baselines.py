@@ -1,4 +1,4 @@
-"""Features that know nothing of people. A data set on which they retrieve well leaks identity through its pixels."""
+"""Features that know nothing of people: a data set on which they retrieve well leaks identity."""
 
 import cv2
 import numpy as np
@@ -15,7 +15,7 @@ def mean_colour(images: np.ndarray) -> np.ndarray:
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
-    """Return images of 16 x 8 pixels less their mean: uint8 (N, H, W, 3) to float32 (N, 384), L2-normalised."""
+    """Return 16 x 8 pixels less their mean: uint8 (N, H, W, 3) to float32 (N, 384), L2-normalised."""
     _check(images)
     small = [cv2.resize(image, _RAW_SIZE, interpolation=cv2.INTER_AREA) for image in images]
     flat = np.array(small, np.float32).reshape(len(images), -1)
@@ -23,7 +23,7 @@ def raw_pixels(images: np.ndarray) -> np.ndarray:
 
 
 def hsv_stripes(images: np.ndarray) -> np.ndarray:
-    """Return the HSV histograms of 6 horizontal stripes: uint8 (N, H, W, 3) to float32 (N, 432), L2-normalised.
+    """Return HSV histograms of 6 stripes: uint8 (N, H, W, 3) to float32 (N, 432), L2-normalised.
 
     Square roots of the counts, so that the inner product is the Bhattacharyya coefficient (Gray and Tao,
     "Viewpoint invariant pedestrian recognition with an ensemble of localized features", 2008, divide a

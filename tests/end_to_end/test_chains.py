@@ -30,7 +30,6 @@ data_augmentation:
 training:
   batch_size: 16
   epochs: 2
-  bnneck: True
   optimizer: {{Adam: {{learning_rate: 0.001}}}}
   triplet_loss: {{strategy: semi_hard}}
   callbacks:
