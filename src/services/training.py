@@ -15,6 +15,7 @@ from common.config import ConfigError
 from common.layers.rewrite import with_fused_batch_norm
 from common.layers.start_statistics import start_statistics
 from common.run import Run
+from src.augmentation._sequence import sequence
 from src.data.labels import identity_labels
 from src.data.pipeline import evaluation_batches, training_batches
 from src.data.preprocessing import Preprocessing
@@ -22,7 +23,7 @@ from src.data.sample import Sample
 from src.data.samplers import steps_per_epoch
 from src.data.selection import Data, preprocessing_of
 from src.models._head import embedding_model, reid_network
-from src.registries import AUGMENTATIONS, MODELS, check_monitors, monitors
+from src.registries import MODELS, check_monitors, monitors
 from src.schema import Config, Training
 from src.training import validation
 from src.training.callbacks import build_callback, make_callbacks
@@ -51,9 +52,9 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             f"{wanted} identities, the training set has {identities}; set batch_size to "
             f"{identities * training.images_per_identity} or less"
         )
-    preprocessing_of(config, model.input_shape if model else config.model.input_shape)
+    preprocessing = preprocessing_of(config, model.input_shape if model else config.model.input_shape)
     _optimizer(training)
-    _augmentation(config)
+    sequence(config.data_augmentation, preprocessing.input_shape)
     check_monitors(training.callbacks, monitors(losses_of(training), data.validation_is_retrieval))
     for name, arguments in training.callbacks.items():
         _built(f"callback '{name}'", build_callback, name, arguments or {})
@@ -225,7 +226,7 @@ def _stream(
         epoch=first,
         epochs=max(1, -(-training.epochs * steps // natural) - first),
         cache=None if config.dataset.cache == "none" else config.dataset.cache,
-        augment=_augmentation(config),
+        augment=sequence(config.data_augmentation),
     )  # fmt: skip
     return batches.skip(skipped)
 
@@ -253,23 +254,6 @@ def _built(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         return function(*arguments)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{what} cannot be made: {error}") from error
-
-
-def _augmentation(config: Config) -> Callable[[Any, Any], Any] | None:
-    """The augmentations in their order of appearance, each with its own seed."""
-    functions = [
-        _built(f"augmentation '{name}'", AUGMENTATIONS.build, name, arguments)
-        for name, arguments in config.data_augmentation.items()
-    ]
-    if not functions:
-        return None
-
-    def augment(images: Any, seed: Any) -> Any:
-        for number, function in enumerate(functions):
-            images = function(images, seed + [number * 1_000_003, 0])
-        return images
-
-    return augment
 
 
 def _validator(
