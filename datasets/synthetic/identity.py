@@ -1,6 +1,7 @@
 """Who a person is: everything about them that a camera could see twice."""
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -138,6 +139,7 @@ def _garment(rng: np.random.Generator, kinds: dict[str, float], insulation: floa
     return Garment(colour, _contrasting(rng, colour), pattern, insulation)
 
 
+@lru_cache(maxsize=256)  # a fifth of the time of an image, and the next image shows the same person
 def make_identity(seed: int, number: int) -> Identity:
     """Return person `number` of the population `seed`; the same arguments always give the same person."""
     return random_identity(np.random.default_rng(np.random.SeedSequence([seed, 1, number])))
