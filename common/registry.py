@@ -56,7 +56,7 @@ class Registry:
             modules = {f"{self.package}.{path.stem}": path for path in sorted(origin.parent.glob("[!_]*.py"))}
         found: dict[str, Entry] = {}
         for module, path in modules.items():
-            for entry in _entries_of(path, module):
+            for entry in entries_of(path, module):
                 if entry.name in found:
                     raise ValueError(
                         f"{self.kind} '{entry.name}' is defined in {found[entry.name].module} and {entry.module}"
@@ -121,7 +121,16 @@ def check_arguments(
         raise ConfigError(f"{what} needs the argument(s) {', '.join(missing)}")
 
 
-def _entries_of(path: Path, module: str) -> Iterator[Entry]:
+def entries_of(path: Path, module: str) -> Iterator[Entry]:
+    """The public functions and classes of a Python file, read without running it.
+
+    Args:
+        path: A file of Python source.
+        module: Name that the entries give as theirs.
+
+    Raises:
+        SyntaxError: the file is not Python.
+    """
     for node in ast.parse(path.read_text(encoding="utf-8")).body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
             function: ast.AST | None = node

@@ -3,6 +3,7 @@
 import logging
 import os
 import random
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from common.config import ConfigError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -31,6 +34,26 @@ class Run:
         path = self.folder.joinpath(*parts)
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+def require_free_space(folder: Path, needed: int, purpose: str) -> None:
+    """Check that a file system has room before anything is written to it.
+
+    Args:
+        folder: Where the files will be; the folder itself need not exist yet.
+        needed: Bytes.
+        purpose: What needs them, for the message.
+
+    Raises:
+        ConfigError: there is less.
+    """
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free
+    if free < needed:
+        raise ConfigError(
+            f"{purpose} need about {needed / 1e6:.0f} MB in {folder}, but only {free / 1e6:.0f} MB are free there: "
+            "make room, or choose another folder (hydra.run.dir, dataset.cache)"
+        )
 
 
 def seed_everything(seed: int, deterministic_ops: bool) -> None:

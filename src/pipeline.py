@@ -2,7 +2,6 @@
 
 import importlib
 import logging
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from time import perf_counter
@@ -11,7 +10,7 @@ from typing import Any
 from common import tracking
 from common.artifacts import Model, Report, Table
 from common.config import ConfigError
-from common.run import Run, load_tensorflow, seed_everything
+from common.run import Run, load_tensorflow, require_free_space, seed_everything
 from src.data.selection import Data, read
 from src.schema import Config
 
@@ -64,9 +63,17 @@ def _starting_model(config: Config) -> Model | None:
     if not path.is_file():
         raise ConfigError(f"model.model_path: there is no file {path}")
     from common.runtime.open_model import open_model
+    from src.models._build import import_custom_model_file
+    from src.training.checkpoint import is_checkpoint
 
+    import_custom_model_file(config.model.custom_model_file)
     if "training" in config.services and config.training is not None and config.training.resume_training:
         return _checkpointed_model(path)
+    if is_checkpoint(path):
+        raise ConfigError(
+            f"model.model_path: {path} is a checkpoint with the training head in it. Give the best_model.keras beside "
+            "it, or set training.resume_training: True to go on with that training"
+        )
     model = Model.load(path)
     if model is None:
         _LOGGER.warning("%s has no manifest: its preprocessing is taken from the configuration", path)
@@ -100,11 +107,7 @@ def _checkpointed_model(path: Path) -> Model:
 
 def _preflight(config: Config, services: Mapping[str, Any], model: Model | None, run: Run) -> Data:
     """Check everything that can be checked, for all services, before the first one spends hours."""
-    free = shutil.disk_usage(run.folder).free
-    if free < _FREE_BYTES:
-        raise ConfigError(
-            f"only {free / 1e6:.0f} MB are free where {run.folder} lies; at least 1000 MB are needed"
-        )
+    require_free_space(run.folder, _FREE_BYTES, "the results of a run")
     data = read(config)
     mistakes = []
     for service in services.values():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from common.config import ConfigError, suggest
-from common.registry import Registry, check_arguments
+from common.registry import Registry, check_arguments, entries_of
 
 MODELS = Registry("model", "src.models")
 LOSSES = Registry("loss", "src.losses")
@@ -19,6 +19,25 @@ SCHEDULES = Registry("learning-rate schedule", "common.schedules")
 
 BUILT_IN_CALLBACKS = ("ModelCheckpoint", "TensorBoard", "CSVLogger")
 _KERAS_SCHEDULES = ("ReduceLROnPlateau", "LearningRateScheduler")
+
+
+def custom_model_parameters(path: Path) -> Mapping[str, str | None]:
+    """Return the arguments of the function `custom_model` of a user's file, without running the file.
+
+    Raises:
+        ConfigError: there is no such file or function, the file is not Python, or the function takes no `input_shape`.
+    """
+    if not path.is_file():
+        raise ConfigError(f"custom_model_file: there is no file {path}")
+    try:
+        entries = {entry.name: entry for entry in entries_of(path, path.stem)}
+    except (SyntaxError, UnicodeDecodeError) as error:
+        raise ConfigError(f"custom_model_file: {path} is not Python: {error}") from error
+    if "custom_model" not in entries or "input_shape" not in entries["custom_model"].parameters:
+        raise ConfigError(
+            f"custom_model_file: {path} needs a function custom_model(input_shape, ...) that returns a keras.Model"
+        )
+    return entries["custom_model"].parameters
 
 
 @cache

@@ -12,6 +12,7 @@ from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJ
 
 from common.config import Component, FilePath, Number, Shape, Strict
 from common.indices import parse_indices
+from common.registry import check_arguments
 from src.registries import (
     AUGMENTATIONS,
     BASELINES,
@@ -20,6 +21,7 @@ from src.registries import (
     check_callback,
     check_callbacks,
     check_optimizer,
+    custom_model_parameters,
 )
 
 SERVICE_OF_LETTER = {"t": "training", "q": "quantization", "e": "evaluation", "b": "benchmarking"}
@@ -138,6 +140,10 @@ class ModelSection(Strict):
     """Height, width and channels of the input, in pixels; a model file brings its own, which must agree if stated."""
     pretrained: bool = False
     """Start from the ImageNet weights that Keras publishes (MobileNets and ResNet50V2)."""
+    arguments: dict[str, Any] = {}
+    """Further arguments of the model's function, such as those of `custom_model`."""
+    custom_model_file: OptionalPath = None
+    """A Python file with a function `custom_model`, used in place of `src/models/custom_model.py`; it is executed."""
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelSection":
@@ -146,12 +152,29 @@ class ModelSection(Strict):
             raise ValueError(f"expected exactly one of model_name and model_path, received {received}")
         if self.model_path is not None and self.pretrained:
             raise ValueError("pretrained cannot be set with model_path: the file has its own weights")
+        if self.model_path is not None and self.arguments:
+            raise ValueError("arguments cannot be set with model_path: the file has its own layers")
         height, width, channels = self.input_shape
         if min(height, width) < 32 or channels not in (1, 3, 4):
             raise ValueError(
                 f"input_shape must be (height, width, channels) with at least 32 x 32 pixels and 1, 3 or 4 channels, "
                 f"received {self.input_shape}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _arguments_fit(self) -> "ModelSection":
+        parameters = None if self.model_name is None else MODELS.find(self.model_name).parameters
+        if self.custom_model_file is not None:
+            if self.model_name not in (None, "custom_model"):
+                raise ValueError(
+                    f"custom_model_file goes with model_name: custom_model, received {self.model_name}"
+                )
+            own = custom_model_parameters(self.custom_model_file)
+            parameters = None if self.model_name is None else own
+        if parameters is not None:
+            asked = {**self.arguments, **({"pretrained": True} if self.pretrained else {})}
+            check_arguments(f"model '{self.model_name}'", parameters, asked, given=("input_shape",))
         return self
 
 

@@ -38,6 +38,11 @@ def cached_pixels(
         unfinished = path.with_suffix(f".{os.getpid()}.tmp")
         try:
             written = np.lib.format.open_memmap(unfinished, mode="w+", dtype=np.uint8, shape=shape)
+            if hasattr(
+                os, "posix_fallocate"
+            ):  # a full disk is an error here, but a crash while pages are written
+                with unfinished.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, unfinished.stat().st_size)
             _fill(written, batches)
             written.flush()
             unfinished.replace(path)

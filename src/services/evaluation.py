@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 
 from common import plotting
@@ -17,10 +18,10 @@ from src.data.pipeline import load_pixels
 from src.data.preprocessing import Preprocessing
 from src.data.selection import Data, preprocessing_for
 from src.metrics.retrieval import RetrievalMetrics
-from src.registries import BASELINES, MODELS
+from src.registries import BASELINES
 from src.schema import Config
 from src.services._embed import embed, l2_normalize
-from src.training.validation import score
+from src.training.validation import embedder, score
 
 _LOGGER = logging.getLogger(__name__)
 _RUNNABLE = ("keras", "onnx", "tflite", "qnn_context")
@@ -114,22 +115,28 @@ def _baselines(config: Config, data: Data, preprocessing: Preprocessing, model: 
             _features(function, samples, preprocessing) for samples in (data.query, data.gallery)
         )
         scores.append(_Score(name, "baseline", "numpy", _score(config, query, gallery, data)))
-    network = model.trained_on.get("model_name", config.model.model_name)
-    if config.evaluation.random_network and network in MODELS:
-        backbone = MODELS.build(network, {}, input_shape=model.input_shape)
-        query, gallery = (
-            embed(
-                lambda x: backbone(x, training=False).numpy(),
-                part,
-                preprocessing,
-                _CHUNK // 8,
-                f"random {network}",
-            )
-            for part in (data.query, data.gallery)
-        )
-        metrics = _score(config, query, gallery, data)
-        scores.append(_Score(f"random {network}", "baseline", "keras", metrics))
+    if config.evaluation.random_network:
+        scores += _random_network(config, data, preprocessing, model)
     return scores
+
+
+def _random_network(config: Config, data: Data, preprocessing: Preprocessing, model: Model) -> list[_Score]:
+    """The same network before any training, from the float file that the model comes from."""
+    source = model
+    while "keras" not in source.files and source.source is not None:
+        source = source.source
+    if "keras" not in source.files:
+        _LOGGER.warning("evaluation.random_network needs a .keras file, %s is none: left out", model.path)
+        return []
+    network = keras.models.clone_model(
+        keras.saving.load_model(source.files["keras"], compile=False, safe_mode=True)
+    )
+    random, batch = embedder(network), config.evaluation.batch_size
+    query, gallery = (
+        embed(random, part, preprocessing, batch, f"random {network.name}")
+        for part in (data.query, data.gallery)
+    )
+    return [_Score(f"random {network.name}", "baseline", "keras", _score(config, query, gallery, data))]
 
 
 def _features(function: Any, samples: Any, preprocessing: Preprocessing) -> np.ndarray:

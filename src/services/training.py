@@ -14,7 +14,7 @@ from common.artifacts import Model
 from common.config import ConfigError
 from common.layers.rewrite import with_fused_batch_norm
 from common.layers.start_statistics import start_statistics
-from common.run import Run
+from common.run import Run, require_free_space
 from src.augmentation._sequence import sequence
 from src.data.labels import identity_labels
 from src.data.pipeline import evaluation_batches, training_batches
@@ -22,8 +22,9 @@ from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.data.samplers import steps_per_epoch
 from src.data.selection import Data, preprocessing_of
+from src.models._build import build_backbone
 from src.models._head import embedding_model, reid_network
-from src.registries import MODELS, check_monitors, monitors
+from src.registries import check_monitors, monitors
 from src.schema import Config, Training
 from src.training import validation
 from src.training.callbacks import build_callback, make_callbacks
@@ -34,6 +35,8 @@ from src.training.step import losses_of, make_training_step, make_validation_ste
 
 _LOGGER = logging.getLogger(__name__)
 _VALIDATION_BATCH = 64
+# Best and last checkpoint and one being written, each with two slots of the optimizer a weight; best model, its copy.
+_CHECKPOINT_COPIES = 3 * 3 + 2
 _FIXED_BY_CHECKPOINT = ("optimizer", "dropout", "frozen_layers", "bnneck", "mixed_precision")
 
 
@@ -53,6 +56,11 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             f"{identities * training.images_per_identity} or less"
         )
     preprocessing = preprocessing_of(config, model.input_shape if model else config.model.input_shape)
+    if config.model.model_name == "custom_model":
+        build_backbone(config.model)
+    if config.dataset.cache not in ("none", "memory"):
+        pixels = len(data.training) * int(np.prod(preprocessing.input_shape))
+        require_free_space(Path(config.dataset.cache), pixels, "the cached training images")
     _optimizer(training)
     sequence(config.data_augmentation, preprocessing.input_shape)
     check_monitors(training.callbacks, monitors(losses_of(training), data.validation_is_retrieval))
@@ -74,6 +82,9 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
         sum(int(np.prod(v.shape)) for v in network.trainable_variables),
     )  # fmt: skip
     folder = run.make(config.general.saved_models_dir)
+    require_free_space(
+        folder, _CHECKPOINT_COPIES * 4 * network.count_params(), "the checkpoints of the training"
+    )
     trained_on = {
         "dataset_name": config.dataset.dataset_name,
         "identities": len(identities),
@@ -155,11 +166,10 @@ def _as_before(training: Training, before: Mapping[str, Any]) -> Training:
 def _network(config: Config, training: Training, model: Model | None, num_identities: int) -> keras.Model:
     if model is not None:
         backbone = keras.saving.load_model(model.path, compile=False, safe_mode=True)
+        if isinstance(backbone.output, dict):
+            backbone = embedding_model(backbone)
     else:
-        arguments = {"pretrained": True} if config.model.pretrained else {}
-        name = config.model.model_name
-        assert name is not None
-        backbone = MODELS.build(name, arguments, input_shape=config.model.input_shape)
+        backbone = build_backbone(config.model)
     return reid_network(backbone, num_identities, training.bnneck, training.dropout)
 
 

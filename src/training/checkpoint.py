@@ -69,14 +69,33 @@ def save_checkpoint(
         path: A `.keras` file.
         progress: Stored in the file; without it the file cannot be resumed from.
         settings: Plain data that decides the course of the training.
+
+    Raises:
+        OSError: the file cannot be written, say because the disk is full; the previous file is untouched.
     """
     temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
-    model.save(temporary)
-    if progress is not None:
-        state = {"progress": asdict(progress), "settings": dict(settings or {})}
-        with zipfile.ZipFile(temporary, "a") as archive:
-            archive.writestr(_MEMBER, json.dumps(state))
-    temporary.replace(path)
+    try:
+        model.save(temporary)
+        if progress is not None:
+            state = {"progress": asdict(progress), "settings": dict(settings or {})}
+            with zipfile.ZipFile(temporary, "a") as archive:
+                archive.writestr(_MEMBER, json.dumps(state))
+        temporary.replace(path)
+    except OSError as error:
+        kept = (
+            "the previous one is kept and can be resumed from" if path.exists() else "there is no earlier one"
+        )
+        raise OSError(error.errno, f"{error.strerror}: {path} cannot be written, {kept}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a file holds the state of a training, so that it can be resumed from."""
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return _MEMBER in archive.namelist()
 
 
 def read_checkpoint(path: Path) -> tuple[Progress, dict[str, Any]]:

@@ -94,13 +94,14 @@ def split_query_gallery(samples: Sequence[Sample]) -> tuple[list[Sample], list[S
 
 
 def embedder(network: keras.Model) -> Callable[[Any], np.ndarray]:
-    """Return images -> embeddings (N, D) of a training network, as one traced function."""
+    """Return images -> embeddings (N, D) of a training network or an embedding model, as one traced function."""
     import tensorflow as tf
 
     @tf.function(
         jit_compile=False, input_signature=[tf.TensorSpec((None, *network.input_shape[1:]), tf.float32)]
     )
     def embed(images: Any) -> Any:
-        return network(images, training=False)["embedding"]
+        output = network(images, training=False)
+        return output["embedding"] if isinstance(output, dict) else output
 
     return lambda images: embed(images).numpy()

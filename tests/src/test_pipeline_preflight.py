@@ -110,3 +110,16 @@ def test_mixed_channels_are_refused(data):
 def test_a_value_that_keras_refuses_is_named_before_training(data, training, message):
     with pytest.raises(ConfigError, match=message):
         _check(data, training=training)
+
+
+def test_a_disk_that_is_too_small_is_reported_before_the_run(data, monkeypatch):
+    real = shutil.disk_usage(data)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=2_000_000_000))
+    _check(data, cache=str(data / "cache"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=10_000))
+    with pytest.raises(ConfigError, match=r"results of a run need about 1000 MB .* only 0 MB are free"):
+        _check(data)
+    frees = iter([2_000_000_000, 10_000])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: real._replace(free=next(frees)))
+    with pytest.raises(ConfigError, match=r"the cached training images need about 0 MB in .*cache"):
+        _check(data, cache=str(data / "cache"))

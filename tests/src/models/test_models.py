@@ -12,6 +12,7 @@ from src.models._head import embedding_model, reid_network
 from src.registries import MODELS
 
 DIMENSIONS = {
+    "custom_model": 256,
     **dict.fromkeys(["osnet_a025", "osnet_a050", "osnet_a075", "osnet_a100"], 512),
     "mobilenetv1_a025": 256,
     "mobilenetv1_a050": 512,
@@ -22,7 +23,7 @@ DIMENSIONS = {
     "mobilenetv2_a140": 1792,
     "resnet50v2": 2048,
 }
-SMALLEST = ["mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025", "resnet50v2"]
+SMALLEST = ["custom_model", "mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025", "resnet50v2"]
 SHAPE = (64, 32, 3)
 # Weights whose gradient vanishes by construction: a batch norm follows this bias and removes it.
 WITHOUT_GRADIENT = {"fc/bias"}

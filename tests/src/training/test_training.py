@@ -1,6 +1,7 @@
 """The training step, the loop and its checkpoints, on a network small enough to trace in no time."""
 
 import json
+import resource
 import signal
 
 import keras
@@ -163,10 +164,10 @@ def test_saving_leaves_the_previous_file_when_it_fails(tmp_path, monkeypatch):
 
     def fail(target):
         target.write_bytes(b"half")
-        raise OSError("disk full")
+        raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(model, "save", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="No space left on device: .*, the previous one is kept"):
         save_checkpoint(model, path)
     assert path.read_bytes() == content
 
@@ -265,3 +266,18 @@ def test_callbacks_know_the_direction_of_what_they_monitor(tmp_path, monitor, va
         tmp_path, _batches(6), 3, callbacks, validate=lambda: {"val_loss": 1.0, monitor: next(values)}
     )
     assert len(done.history["loss"]) == 3, "three improvements in a row do not stop the training"
+
+
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path):
+    path = tmp_path / "last_augmented_model.keras"
+    network = _network()
+    save_checkpoint(network, path, Progress(Best("val_loss", "min"), epoch=3))
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))  # writing more fails as a full disk does
+        with pytest.raises(OSError, match=r"cannot be written, the previous one is kept"):
+            save_checkpoint(network, path, Progress(Best("val_loss", "min"), epoch=4))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert read_checkpoint(path)[0].epoch == 3
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
