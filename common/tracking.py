@@ -1,5 +1,6 @@
 """The history of runs in MLflow. The only file that imports mlflow."""
 
+import fcntl
 import logging
 import os
 import subprocess
@@ -50,9 +51,12 @@ def pipeline_run(store: Store, experiment: str, name: str, parameters: Mapping[s
     mlflow.set_tracking_uri(store.tracking_uri)
     if store.artifact_folder is not None:
         store.artifact_folder.mkdir(parents=True, exist_ok=True)
-        if mlflow.get_experiment_by_name(experiment) is None:
-            location = (store.artifact_folder / experiment).as_uri()
-            mlflow.create_experiment(experiment, artifact_location=location)
+        # Two runs that start together would both make the tables of a new database, and one of them would fail.
+        with (store.artifact_folder.parent / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if mlflow.get_experiment_by_name(experiment) is None:
+                location = (store.artifact_folder / experiment).as_uri()
+                mlflow.create_experiment(experiment, artifact_location=location)
     mlflow.set_experiment(experiment)
     with mlflow.start_run(run_name=name):
         mlflow.log_params({key: str(value)[:500] for key, value in flatten(parameters).items()})

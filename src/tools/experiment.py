@@ -1,0 +1,221 @@
+"""Compare ways of training: the same seeds and the same budget for every arm, and a table of what came out.
+
+    python -m src.tools.experiment src/tools/experiments/transfer.yaml
+
+An experiment is a YAML file: `seeds`, `metrics` (name in the table to name in `evaluation/metrics.json`), `overrides`
+of every run, `shared` (steps that are run once a seed, such as the training of a common start), and `arms`, each a list
+of steps. A step is a `config` and its `overrides`; `{previous}` is the model of the step before and `{shared}` that of
+the shared steps. Every step is a run of `stm32ai_main.py` of its own; runs that are finished are not repeated.
+"""
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import Field
+
+from common.artifacts import write_json
+from common.config import OUTPUTS, ConfigError, Strict, validate
+from common.plotting import bars
+from common.run import progress
+
+_PROJECT = Path(__file__).parents[2]
+_BEST = "saved_models/best_model.keras"
+
+
+class Step(Strict):
+    """One run of the program."""
+
+    config: str
+    """Name of a YAML file of `config_file_examples/`."""
+    overrides: list[str] = []
+    """`section.key=value` each."""
+
+
+class Experiment(Strict):
+    """What is compared."""
+
+    question: str
+    """What the table answers, in one sentence."""
+    seeds: list[int] = Field(min_length=2)
+    """`general.global_seed` of the repetitions."""
+    metrics: dict[str, str]
+    """Column of the table to the name of a metric of the last step's evaluation."""
+    overrides: list[str] = []
+    """Given to every run."""
+    shared: list[Step] = []
+    """Run once a seed, before the arms."""
+    arms: dict[str, list[Step]]
+    """Name of a row to its steps; differences are taken to the first arm."""
+
+
+def read_experiment(path: Path) -> Experiment:
+    """Read and check an experiment.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not describe an experiment.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"experiment {path} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"experiment {path}: expected keys and values, received {type(raw).__name__}")
+    return validate(Experiment, raw)
+
+
+def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str, dict[str, list[float]]]:
+    """Run what is not finished yet.
+
+    Args:
+        experiment: What to run.
+        folder: One folder a run is made in it.
+        jobs: Runs side by side; each has an equal part of the cores.
+
+    Returns:
+        Arm to metric to one value a seed, as the evaluations give them.
+
+    Raises:
+        RuntimeError: a run failed; the message names its log.
+    """
+    total = len(experiment.seeds) * (
+        len(experiment.shared) + sum(len(steps) for steps in experiment.arms.values())
+    )
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    with progress("runs", total, "runs") as advance, ThreadPoolExecutor(jobs) as pool:
+
+        def chain(name: str, steps: Sequence[Step], seed: int, shared: Path | None) -> Path | None:
+            previous = shared
+            for number, step in enumerate(steps, 1):
+                target = folder / _file_name(name) / f"seed_{seed}" / f"step_{number}"
+                overrides = [*experiment.overrides, *step.overrides, f"general.global_seed={seed}"]
+                _run(step.config, overrides, target, {"previous": previous, "shared": shared}, threads)
+                previous = target / _BEST
+                advance(1, name)
+            return previous
+
+        starts = dict(
+            zip(
+                experiment.seeds,
+                pool.map(lambda seed: chain("shared", experiment.shared, seed, None), experiment.seeds),
+                strict=True,
+            )
+        )
+        work = [(arm, seed) for seed in experiment.seeds for arm in experiment.arms]
+        list(pool.map(lambda item: chain(item[0], experiment.arms[item[0]], item[1], starts[item[1]]), work))
+
+    def values(arm: str, key: str) -> list[float]:
+        return [_value(folder, arm, len(experiment.arms[arm]), seed, key) for seed in experiment.seeds]
+
+    return {
+        arm: {name: values(arm, key) for name, key in experiment.metrics.items()} for arm in experiment.arms
+    }
+
+
+def _run(
+    config: str, overrides: list[str], target: Path, models: dict[str, Path | None], threads: int
+) -> None:
+    """One run of the program; its folder gets its name only when it has finished."""
+    if target.is_dir():
+        return
+    unfinished = target.with_name(f".{target.name}.unfinished")
+    if unfinished.is_dir():
+        # A run that was cut off is kept for a look, out of the way.
+        count = len(list(target.parent.glob(f".{target.name}.broken*")))
+        unfinished.rename(target.with_name(f".{target.name}.broken{count}"))
+    filled = [
+        re.sub(r"\{(previous|shared)\}", lambda match: str(models[match[1]]), text) for text in overrides
+    ]
+    log = target.with_name(f"{target.name}.log")
+    log.parent.mkdir(parents=True, exist_ok=True)
+    command = [
+        sys.executable, str(_PROJECT / "stm32ai_main.py"), "--config-name", config, *filled,
+        f"hydra.run.dir={unfinished}",
+    ]  # fmt: skip
+    limits = dict.fromkeys(
+        ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), str(threads)
+    )
+    with log.open("w") as output:
+        done = subprocess.run(
+            command, stdout=output, stderr=output, check=False,
+            env={**os.environ, **limits, "MODELS_DIR": str(target.parent)},
+        )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"a run failed with exit code {done.returncode}; its log is {log}")
+    unfinished.rename(target)
+
+
+def _file_name(arm: str) -> str:
+    return re.sub(r"\W+", "_", arm).strip("_")
+
+
+def _value(folder: Path, arm: str, last_step: int, seed: int, key: str) -> float:
+    path = folder / _file_name(arm) / f"seed_{seed}" / f"step_{last_step}" / "evaluation/metrics.json"
+    metrics = json.loads(path.read_text())["metrics"]
+    if key not in metrics:
+        raise ConfigError(f"metrics: {path} has no '{key}', it has {', '.join(metrics)}")
+    return float(metrics[key])
+
+
+def table(experiment: Experiment, results: dict[str, dict[str, list[float]]]) -> str:
+    """Write the results as Markdown: mean and standard deviation over seeds, and paired differences, in points."""
+    names = list(experiment.metrics)
+    first = next(iter(experiment.arms))
+    header = [*(f"{name}, %" for name in names), *(f"{name} - that of the first row" for name in names)]
+    lines = [
+        f"{experiment.question} Mean and standard deviation over the seeds {', '.join(map(str, experiment.seeds))}.",
+        "",
+        f"| arm | {' | '.join(header)} |",
+        f"| --- | {' | '.join(['---:'] * len(header))} |",
+    ]
+    for arm, values in results.items():
+        cells = [_spread(100 * np.array(values[name])) for name in names]
+        differences = [100 * (np.array(values[name]) - np.array(results[first][name])) for name in names]
+        cells += ["" if arm == first else _spread(difference, sign="+") for difference in differences]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _spread(values: Any, sign: str = "") -> str:
+    return f"{values.mean():{sign}.1f} ± {values.std(ddof=1):.1f}"
+
+
+def main(arguments: list[str]) -> int:
+    """Run an experiment; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Compare ways of training.")
+    parser.add_argument("experiment", type=Path, help="a YAML file, see src/tools/experiments/")
+    parser.add_argument(
+        "--folder", type=Path, help=f"where the runs go; {OUTPUTS}/<name of the file> by default"
+    )
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
+    options = parser.parse_args(arguments)
+    folder = (options.folder or Path(OUTPUTS) / options.experiment.stem).absolute()
+    try:
+        experiment = read_experiment(options.experiment)
+        results = run_experiment(experiment, folder, options.jobs)
+    except (ConfigError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    text = table(experiment, results)
+    print(text)
+    write_json(
+        folder / "results.json", {"experiment": experiment.model_dump(mode="json"), "results": results}
+    )
+    (folder / "results.md").write_text(text + "\n", encoding="utf-8")
+    for name in experiment.metrics:
+        means = {arm: 100 * float(np.mean(values[name])) for arm, values in results.items()}
+        bars(folder / f"{_file_name(name)}.png", means, xlabel=f"{name}, %", title=experiment.question)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

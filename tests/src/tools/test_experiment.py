@@ -1,0 +1,119 @@
+"""Comparing ways of training: what is run, what is repeated, and how the table is made."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.config import ConfigError
+from src.tools import experiment
+from src.tools.experiment import main, read_experiment, run_experiment, table
+
+TEXT = """
+question: Is it better?
+seeds: [0, 1]
+metrics: {Rank-1: float32/keras/rank1}
+overrides: [general.project_name=test]
+shared:
+  - config: start.yaml
+arms:
+  one step:
+    - {config: a.yaml, overrides: ["model.model_path={shared}"]}
+  two steps:
+    - {config: b.yaml, overrides: ["model.model_path={shared}"]}
+    - {config: c.yaml, overrides: ["model.model_path={previous}"]}
+"""
+SCORES = {("one_step", 0): 0.5, ("one_step", 1): 0.7, ("two_steps", 0): 0.6, ("two_steps", 1): 0.9}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs that were asked for, each answered with a score instead of a training."""
+    asked = []
+
+    def run(config, overrides, target, models, threads):
+        asked.append((config, overrides, target, models))
+        seed = int(target.parent.name.removeprefix("seed_"))
+        target.joinpath("evaluation").mkdir(parents=True)
+        score = SCORES.get((target.parents[1].name, seed), 0.0)
+        metrics = {"metrics": {"float32/keras/rank1": score}}
+        (target / "evaluation/metrics.json").write_text(json.dumps(metrics))
+
+    monkeypatch.setattr(experiment, "_run", run)
+    return asked
+
+
+def _file(tmp_path: Path, text: str = TEXT) -> Path:
+    path = tmp_path / "test.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_every_arm_has_every_seed_and_starts_from_the_shared_model(tmp_path, runs):
+    results = run_experiment(read_experiment(_file(tmp_path)), tmp_path / "out", jobs=2)
+    assert results == {"one step": {"Rank-1": [0.5, 0.7]}, "two steps": {"Rank-1": [0.6, 0.9]}}
+    assert len(runs) == 2 * (1 + 1 + 2)
+    for config, overrides, target, models in runs:
+        seed = target.parent.name.removeprefix("seed_")
+        assert overrides[0] == "general.project_name=test" and overrides[-1] == f"general.global_seed={seed}"
+        start = tmp_path / f"out/shared/seed_{seed}/step_1/saved_models/best_model.keras"
+        before = tmp_path / f"out/two_steps/seed_{seed}/step_1/saved_models/best_model.keras"
+        expected = {"start.yaml": None, "a.yaml": start, "b.yaml": start, "c.yaml": before}
+        assert models["previous"] == expected[config]
+
+
+def test_the_table_has_mean_deviation_and_paired_difference(tmp_path, runs):
+    plan = read_experiment(_file(tmp_path))
+    rows = table(plan, run_experiment(plan, tmp_path / "out", jobs=1)).splitlines()
+    assert rows[-2] == "| one step | 60.0 ± 14.1 |  |"
+    assert rows[-1] == "| two steps | 75.0 ± 21.2 | +15.0 ± 7.1 |"
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("seeds: [", "cannot be read"),
+        ("[1, 2]", "expected keys and values, received list"),
+        (TEXT.replace("[0, 1]", "[0]"), "seeds"),
+        (TEXT.replace("question:", "quesion:"), "did you mean 'question'"),
+    ],
+)
+def test_an_experiment_that_cannot_be_meant_is_refused(tmp_path, text, message, capsys):
+    assert main([str(_file(tmp_path, text)), "--folder", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_metric_that_is_not_there_is_named(tmp_path, runs):
+    plan = read_experiment(_file(tmp_path, TEXT.replace("keras/rank1", "keras/rank2")))
+    with pytest.raises(ConfigError, match=r"has no 'float32/keras/rank2', it has float32/keras/rank1"):
+        run_experiment(plan, tmp_path / "out", jobs=1)
+
+
+@pytest.mark.slow
+def test_two_real_runs_side_by_side_share_one_history_and_are_not_repeated(tiny, tmp_path, capsys):
+    (tmp_path / "test.yaml").write_text(f"""
+question: Does it run?
+seeds: [0, 1]
+metrics: {{mAP: float32/keras/mAP}}
+overrides:
+  - dataset.dataset_name=synthetic
+  - dataset.training_path={tiny}/bounding_box_train
+  - dataset.test_query_path={tiny}/query
+  - dataset.test_gallery_path={tiny}/bounding_box_test
+  - model.input_shape=(64,32,3)
+  - training.batch_size=16
+  - training.epochs=1
+  - mlflow.uri={tmp_path}/mlruns
+arms:
+  custom:
+    - config: training_config.yaml
+      overrides: [model.model_name=custom_model, "model.arguments={{width: 8, depth: 2}}"]
+""")
+    command = [str(tmp_path / "test.yaml"), "--folder", str(tmp_path / "out")]
+    assert main(command) == 0
+    assert "| custom |" in capsys.readouterr().out
+    finished = tmp_path / "out/custom/seed_0/step_1/evaluation/metrics.json"
+    before = finished.stat().st_mtime_ns
+    assert main(command) == 0
+    assert finished.stat().st_mtime_ns == before
+    assert (tmp_path / "out/results.md").read_text() and (tmp_path / "out/mAP.png").stat().st_size > 0
