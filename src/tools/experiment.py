@@ -103,15 +103,16 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
                 advance(1, name)
             return previous
 
-        starts = dict(
-            zip(
-                experiment.seeds,
-                pool.map(lambda seed: chain("shared", experiment.shared, seed, None), experiment.seeds),
-                strict=True,
+        # The starts are queued first, so an arm that waits for its start never holds the place that the start needs.
+        starts = {
+            seed: pool.submit(chain, "shared", experiment.shared, seed, None) for seed in experiment.seeds
+        }
+        work = [(arm, seed) for seed in experiment.seeds for arm in experiment.arms]
+        list(
+            pool.map(
+                lambda item: chain(item[0], experiment.arms[item[0]], item[1], starts[item[1]].result()), work
             )
         )
-        work = [(arm, seed) for seed in experiment.seeds for arm in experiment.arms]
-        list(pool.map(lambda item: chain(item[0], experiment.arms[item[0]], item[1], starts[item[1]]), work))
 
     def values(arm: str, key: str) -> list[float]:
         return [_value(folder, arm, len(experiment.arms[arm]), seed, key) for seed in experiment.seeds]
