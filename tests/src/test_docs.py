@@ -1,0 +1,83 @@
+"""What the pages show can be copied: commands, blocks of YAML, links and pictures."""
+
+import importlib.util
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+import yaml
+
+from common.config import compose, expand_environment, validate
+from src.schema import Config
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BASE = """
+operation_mode: training
+model: {model_name: osnet_a025}
+dataset: {training_path: a, test_query_path: b, test_gallery_path: c}
+training: {batch_size: 64, epochs: 1, optimizer: Adam}
+quantization: {quantizer: TFlite_converter}
+"""
+
+
+def _blocks(language: str) -> list:
+    found = []
+    for page in PAGES:
+        texts = re.findall(
+            rf"^```{language}\n(.*?)^```", page.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+        )
+        name = str(page.relative_to(ROOT))
+        found += [pytest.param(text, id=f"{name}-{number}") for number, text in enumerate(texts, 1)]
+    return found
+
+
+@pytest.fixture(autouse=True)
+def models_folder(monkeypatch, tmp_path):
+    (tmp_path / "my_model.py").write_text("def custom_model(input_shape, width: int = 48): ...\n")
+    monkeypatch.setenv("MODELS_DIR", "/models")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize("text", _blocks("bash"))
+def test_a_command_is_one_that_can_be_given(text):
+    for line in text.replace("\\\n", " ").strip().splitlines():
+        words = shlex.split(line, comments=True)
+        while words and re.match(r"[A-Z_]+=", words[0]):
+            words = words[1:]
+        if words[:2] == ["python", "stm32ai_main.py"] and "--multirun" not in words:
+            validate(Config, compose(words[2:]))
+        elif words[:2] == ["python", "-m"]:
+            assert importlib.util.find_spec(words[2]) is not None
+            if "--config-name" in words:
+                name = words[words.index("--config-name") + 1]
+                overrides = [word for word in words[3:] if "=" in word]
+                validate(Config, compose(["--config-name", name, *overrides]))
+
+
+@pytest.mark.parametrize("text", _blocks("yaml"))
+def test_a_block_of_yaml_is_valid_on_top_of_a_complete_configuration(text):
+    raw = yaml.safe_load(BASE)
+    for section, value in yaml.safe_load(expand_environment(text)).items():
+        merge = isinstance(value, dict) and section != "model"
+        raw[section] = {**raw.get(section, {}), **value} if merge else value
+    if raw["model"].get("model_name") and raw["operation_mode"] == "evaluation":
+        raw["operation_mode"] = "chain_te"
+    raw["training"].setdefault("optimizer", "Adam")
+    validate(Config, raw)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_and_pictures_are_there(page):
+    for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if "://" not in link and not link.startswith("#"):
+            target, _, anchor = link.partition("#")
+            assert (page.parent / target).exists(), link
+            if anchor:
+                headings = re.findall(
+                    r"^#+ (.*)$", (page.parent / target).read_text(encoding="utf-8"), re.MULTILINE
+                )
+                assert anchor in [re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings], (
+                    link
+                )
