@@ -117,11 +117,11 @@ def image_grid(
         image = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
         axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
         if titles is not None:
-            axes.set_title(titles[index], fontsize=7, pad=2)
+            axes.set_title(titles[index], fontsize=7, pad=2, parse_math=False)
         if border_colours is not None and border_colours[index] is not None:
             _frame(axes, border_colours[index])
     if title:
-        figure.suptitle(title, fontsize=10)
+        figure.suptitle(title, fontsize=10, parse_math=False)
     return _save(figure, path)
 
 

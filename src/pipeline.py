@@ -21,6 +21,7 @@ SERVICES = {
     "training": "src.services.training",
     "quantization": "src.services.quantization",
     "evaluation": "src.services.evaluation",
+    "prediction": "src.services.prediction",
     "benchmarking": "src.services.benchmarking",
 }
 """Service to module; each has `preflight(config, data, model)` and `run(config, data, model, run)`."""

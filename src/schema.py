@@ -24,11 +24,18 @@ from src.registries import (
     custom_model_parameters,
 )
 
-SERVICE_OF_LETTER = {"t": "training", "q": "quantization", "e": "evaluation", "b": "benchmarking"}
+SERVICE_OF_LETTER = {
+    "t": "training",
+    "q": "quantization",
+    "e": "evaluation",
+    "p": "prediction",
+    "b": "benchmarking",
+}
 MODEL_SUFFIXES = {
     "training": (".keras",),
     "quantization": (".keras",),
     "evaluation": (".keras", ".tflite", ".onnx"),
+    "prediction": (".keras", ".tflite", ".onnx"),
     "benchmarking": (".keras", ".tflite", ".onnx"),
 }
 
@@ -69,7 +76,7 @@ def _nonsense(letters: str) -> str | None:
         return f"there is no service '{unknown[0]}', only {_letters()}"
     if len(letters) == 1:
         return f"a single service is written operation_mode: {SERVICE_OF_LETTER[letters]}"
-    for letter in "tqb":
+    for letter in "tqpb":
         if letters.count(letter) > 1:
             return f"{SERVICE_OF_LETTER[letter]} appears more than once"
     if "t" in letters[1:]:
@@ -135,7 +142,7 @@ class ModelSection(Strict):
     model_name: ModelName | None = None
     """A model of the zoo (docs/README_MODELS.md)."""
     model_path: OptionalPath = None
-    """A model file: `.keras` to train or quantize; `.keras`, `.tflite` or `.onnx` to evaluate or benchmark."""
+    """A model file: `.keras` to train or quantize; `.keras`, `.tflite` or `.onnx` otherwise."""
     input_shape: Shape = (256, 128, 3)
     """Height, width and channels of the input, in pixels; a model file brings its own, which must agree if stated."""
     pretrained: bool = False
@@ -197,6 +204,10 @@ class Dataset(Strict):
     """Folder of the query images of the test set."""
     test_gallery_path: OptionalPath = None
     """Folder of the gallery images of the test set."""
+    prediction_query_path: OptionalPath = None
+    """Folder of the images to find matches for; the queries of the test set where it is not set."""
+    prediction_gallery_path: OptionalPath = None
+    """Folder of the images to find them in; the gallery of the test set where it is not set."""
     quantization_path: OptionalPath = None
     """Folder of the images that calibrate quantization; the training images where it is not set."""
     quantization_split: Share | None = None
@@ -218,6 +229,10 @@ class Dataset(Strict):
     def _query_and_gallery(self) -> "Dataset":
         if (self.test_query_path is None) != (self.test_gallery_path is None):
             raise ValueError("test_query_path and test_gallery_path go together: one of them is missing")
+        if (self.prediction_query_path is None) != (self.prediction_gallery_path is None):
+            raise ValueError(
+                "prediction_query_path and prediction_gallery_path go together: one of them is missing"
+            )
         return self
 
 
@@ -426,9 +441,14 @@ class Quantization(Strict):
         return self
 
 
+Target = Literal["host", "qnn_htp_emulator"]
+
+
 class Evaluation(Strict):
     """Retrieval on the test set: CMC, mAP, mINP."""
 
+    target: Target = "host"
+    """`qnn_htp_emulator` also scores the INT8 `.onnx` on Qualcomm's emulator of the NPU; 0.1 to 5 s an image."""
     reid_distance_metric: Literal["cosine", "euclidean"] = "cosine"
     """Distance between L2-normalised embeddings."""
     protocol: Literal["market1501", "no_camera"] | None = None
@@ -441,6 +461,21 @@ class Evaluation(Strict):
     """Trivial embeddings to print beside the model, such as mean colour."""
     random_network: bool = False
     """Print the same network with random weights beside the model."""
+
+
+class Prediction(Strict):
+    """The nearest gallery images of each query, as pictures and tables."""
+
+    target: Target = "host"
+    """`qnn_htp_emulator` runs an INT8 `.onnx` on Qualcomm's emulator of the NPU; 0.1 to 5 s an image."""
+    top_k: PositiveInt = 10
+    """Gallery images to show for each query."""
+    reid_distance_metric: Literal["cosine", "euclidean"] = "cosine"
+    """Distance between L2-normalised embeddings; both give the same order."""
+    batch_size: PositiveInt = 64
+    """Images that are embedded at once."""
+    sheets: Annotated[int, Field(ge=0)] = 50
+    """At most this many contact sheets, of queries at equal distances; the tables hold all queries."""
 
 
 class Benchmarking(Strict):
@@ -479,6 +514,7 @@ class Config(Strict):
                     *SERVICE_OF_LETTER.values(),
                     "chain_tqeb",
                     "chain_tqe",
+                    "chain_tqep",
                     "chain_eqe",
                     "chain_eqeb",
                     "chain_qb",
@@ -486,7 +522,8 @@ class Config(Strict):
             }
         ),
     ]
-    """A service, or a chain of services by their letters: t training, q quantization, e evaluation, b benchmarking."""
+    """A service, or a chain of services by their letters: t training, q quantization, e evaluation, p prediction, b
+    benchmarking."""
     general: General = General()
     """The project and the conditions of the run."""
     model: ModelSection
@@ -503,6 +540,8 @@ class Config(Strict):
     """Needed by quantization."""
     evaluation: Evaluation = Evaluation()
     """Settings of evaluation."""
+    prediction: Prediction = Prediction()
+    """Settings of prediction."""
     benchmarking: Benchmarking = Benchmarking()
     """Settings of benchmarking."""
     mlflow: Mlflow = Mlflow()
@@ -564,4 +603,6 @@ class Config(Strict):
             missing.append("dataset.quantization_path")
         if {"evaluation", "benchmarking"} & set(services) and dataset.test_query_path is None:
             missing.append("dataset.test_query_path and dataset.test_gallery_path")
+        if "prediction" in services and {dataset.prediction_query_path, dataset.test_query_path} == {None}:
+            missing.append("dataset.prediction_query_path and dataset.prediction_gallery_path")
         return [f"operation_mode '{self.operation_mode}' needs {key}" for key in missing]

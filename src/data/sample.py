@@ -7,6 +7,8 @@ JUNK = -1
 """Identity of a detection that is nobody (Market-1501): the protocols take it out of the gallery."""
 DISTRACTOR = 0
 """Identity of people who are in no query (Market-1501): they stay in the gallery and are never trained on."""
+UNKNOWN = ""
+"""Identity of an image of which nothing but the pixels is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Sample:
     Attributes:
         path: The file.
         identity: Who is seen. A number where the layout numbers people (then `JUNK` and `DISTRACTOR` are not
-            people), else the name that the layout uses.
+            people), else the name that the layout uses; `UNKNOWN` where nothing tells.
         camera: Number of the camera, 0 where the layout does not tell.
         modality: `visible` or `thermal`.
         track: Name of the track that the image is a frame of, if any.
@@ -31,4 +33,4 @@ class Sample:
     @property
     def is_person(self) -> bool:
         """Whether the identity is a known person, that is, can be trained on."""
-        return self.identity not in (JUNK, DISTRACTOR)
+        return self.identity not in (JUNK, DISTRACTOR, UNKNOWN)

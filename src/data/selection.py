@@ -9,6 +9,7 @@ import numpy as np
 
 from common.artifacts import Model
 from common.config import ConfigError
+from src.data.any_images import any_images
 from src.data.labels import people
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
@@ -18,6 +19,7 @@ from src.schema import Config, PreprocessingSection
 
 _LOGGER = logging.getLogger(__name__)
 _PROJECT = Path(__file__).parents[2]
+_PREDICTION = ("prediction_query", "prediction_gallery")
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,8 @@ class Data:
     validation: Sequence[Sample] = ()
     query: Sequence[Sample] = ()
     gallery: Sequence[Sample] = ()
+    prediction_query: Sequence[Sample] = ()
+    prediction_gallery: Sequence[Sample] = ()
     calibration: Sequence[Sample] = ()
 
     @property
@@ -45,6 +49,8 @@ def folders(config: Config) -> dict[str, Path | None]:
         "validation": dataset.validation_path,
         "query": dataset.test_query_path,
         "gallery": dataset.test_gallery_path,
+        "prediction_query": dataset.prediction_query_path,
+        "prediction_gallery": dataset.prediction_gallery_path,
         "calibration": dataset.quantization_path,
     }
     if dataset.is_rendered:
@@ -74,7 +80,8 @@ def read(config: Config, check: bool = True) -> Data:
         ConfigError: a folder is missing or holds another layout, an image cannot be decoded
             (`dataset.on_bad_image: raise`), or there are too few images or identities.
     """
-    render_if_synthetic(config)
+    if not set(_needed(config)) <= set(_PREDICTION):
+        render_if_synthetic(config)
     reader = DATASETS.get(config.dataset.dataset_name)
     samples: dict[str, list[Sample]] = {}
     mistakes = []
@@ -83,7 +90,7 @@ def read(config: Config, check: bool = True) -> Data:
         if path is None:
             continue
         try:
-            samples[purpose] = reader(path)
+            samples[purpose] = any_images(path, reader) if purpose in _PREDICTION else reader(path)
         except ConfigError as error:
             mistakes.append(str(error))
     if mistakes:
@@ -103,6 +110,9 @@ def _needed(config: Config) -> list[str]:
             purposes += ["training"]
     if {"evaluation", "benchmarking"} & set(config.services) or "training" in config.services:
         purposes += ["query", "gallery"]
+    if "prediction" in config.services:
+        own = config.dataset.prediction_query_path is not None
+        purposes += _PREDICTION if own else ["query", "gallery"]
     return list(dict.fromkeys(purposes))
 
 
@@ -124,7 +134,8 @@ def _divide(config: Config, samples: dict[str, list[Sample]]) -> Data:
     query, gallery = people(samples.get("query", [])), samples.get("gallery", [])
     _report_overlap(training, query)
     calibration = _calibration_subset(config, samples.get("calibration", []) or training)
-    return Data(training, validation, query, gallery, calibration)
+    shown = (samples.get("prediction_query", query), samples.get("prediction_gallery", gallery))
+    return Data(training, validation, query, gallery, *shown, calibration)
 
 
 def _report_overlap(training: Sequence[Sample], query: Sequence[Sample]) -> None:

@@ -1,14 +1,20 @@
 """Images to L2-normalised embeddings with any runtime, for the services that compare models."""
 
+import logging
 from collections.abc import Callable, Sequence
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from common.run import progress
+from common.runtime import Runtime
+from common.runtime.htp_emulator import HtpEmulator
 from src.data.pipeline import evaluation_batches
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
+
+_LOGGER = logging.getLogger(__name__)
 
 
 def embed(
@@ -36,6 +42,33 @@ def embed(
             parts.append(function(images))
             advance(len(images))
     return l2_normalize(np.concatenate(parts))
+
+
+def embed_with(
+    runtime: Runtime,
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    batch_size: int,
+    description: str,
+) -> np.ndarray:
+    """As `embed`, with an open model; the slow emulator says after its first batch how long all will take."""
+    if runtime.name != HtpEmulator.name:
+        return embed(runtime.embed, samples, preprocessing, batch_size, description)
+    announced = False
+
+    def timed(images: np.ndarray) -> np.ndarray:
+        nonlocal announced
+        start = perf_counter()
+        embeddings = runtime.embed(images)
+        if not announced:
+            announced = True
+            minutes = (perf_counter() - start) / len(images) * len(samples) / 60
+            _LOGGER.info(
+                "%s: emulating %d images takes about %.1f minutes", description, len(samples), minutes
+            )
+        return embeddings
+
+    return embed(timed, samples, preprocessing, runtime.batch_size, description)
 
 
 def l2_normalize(vectors: np.ndarray) -> np.ndarray:

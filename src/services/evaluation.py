@@ -13,14 +13,15 @@ from common import plotting
 from common.artifacts import Model, Report, Table
 from common.config import ConfigError
 from common.run import Run
-from common.runtime.open_model import open_model
+from common.runtime.htp_emulator import HtpEmulator
 from src.data.pipeline import load_pixels
 from src.data.preprocessing import Preprocessing
 from src.data.selection import Data, preprocessing_for
 from src.metrics.retrieval import RetrievalMetrics
 from src.registries import BASELINES
 from src.schema import Config
-from src.services._embed import embed, l2_normalize
+from src.services._embed import embed, embed_with, l2_normalize
+from src.services._target import check_target, emulates, open_on
 from src.training.validation import embedder, score
 
 _LOGGER = logging.getLogger(__name__)
@@ -51,7 +52,8 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """Check that the test set can be scored.
 
     Raises:
-        ConfigError: no query has its identity in the gallery, or the preprocessing does not fit the model.
+        ConfigError: no query has its identity in the gallery, or the preprocessing or the target does not fit
+            the model.
     """
     if not {s.identity for s in data.query} & {s.identity for s in data.gallery}:
         raise ConfigError(
@@ -60,6 +62,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
         )
     if model is not None:
         preprocessing_for(config, model)
+    check_target(config, "evaluation", model)
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
@@ -68,8 +71,11 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     folder = run.make("evaluation")
     preprocessing = preprocessing_for(config, model)
     scores, figures = [], []
-    for file_model, path in _files(model):
-        query, gallery, result = _score_file(config, data, file_model, path, preprocessing)
+    rows = [(*row, "host") for row in _files(model)]
+    if emulates(config.evaluation.target, model):
+        rows.append((model, model.path, config.evaluation.target))
+    for file_model, path, target in rows:
+        query, gallery, result = _score_file(config, data, file_model, path, target, preprocessing)
         scores.append(result)
         figures.append(_histogram(folder, result, query, gallery, data))
     scores += _baselines(config, data, preprocessing, model)
@@ -87,12 +93,12 @@ def _files(model: Model) -> Iterator[tuple[Model, Path]]:
 
 
 def _score_file(
-    config: Config, data: Data, model: Model, path: Path, preprocessing: Preprocessing
+    config: Config, data: Data, model: Model, path: Path, target: str, preprocessing: Preprocessing
 ) -> tuple[np.ndarray, np.ndarray, _Score]:
     batch = config.evaluation.batch_size
-    with open_model(path, config.general.num_threads) as runtime:
-        query = embed(runtime.embed, data.query, preprocessing, batch, f"{path.name}: query")
-        gallery = embed(runtime.embed, data.gallery, preprocessing, batch, f"{path.name}: gallery")
+    with open_on(target, path, config) as runtime:
+        query = embed_with(runtime, data.query, preprocessing, batch, f"{path.name}: query")
+        gallery = embed_with(runtime, data.gallery, preprocessing, batch, f"{path.name}: gallery")
         name = runtime.name
     metrics = _score(config, query, gallery, data)
     return query, gallery, _Score(path.name, model.precision, name, metrics, path.stat().st_size)
@@ -151,7 +157,7 @@ def _report(scores: list[_Score], figures: list[Path]) -> Report:
     for other in models[1:]:
         difference = [b - a for a, b in zip(reference.values, other.values, strict=True)]
         title = f"{other.name} - {reference.name}"
-        rows.append((title, "difference", "", *_percent(difference, sign=True), None))
+        rows.append((title, "difference", other.runtime, *_percent(difference, sign=True), None))
     table = Table(
         "Retrieval on the test set, %", ("model", "precision", "measured on", *_SHOWN, "MB"), tuple(rows)
     )
@@ -193,7 +199,8 @@ def _histogram(folder: Path, result: _Score, query: np.ndarray, gallery: np.ndar
     rows, columns = random.integers(len(query), size=_PAIRS), random.integers(len(gallery), size=_PAIRS)
     different = ids_q[rows] != ids_g[columns]
     others = 1 - np.sum(query[rows[different]] * gallery[columns[different]], axis=1)
-    path = folder / f"{result.name.replace('.', '_')}_distance_histogram.png"
+    name = result.name.replace(".", "_") + ("_emulator" if result.runtime == HtpEmulator.name else "")
+    path = folder / f"{name}_distance_histogram.png"
     plotting.histogram(
         path, {"same identity": same, "different identities": others},
         xlabel="cosine distance", title=f"{result.name} ({result.runtime})",

@@ -15,6 +15,9 @@ def test_there_is_an_example_for_every_mode():
     assert {
         "training",
         "evaluation",
+        "prediction",
+        "evaluation_qcs8550",
+        "prediction_qcs8550",
         "quantization",
         "benchmarking",
         "chain_tqeb",

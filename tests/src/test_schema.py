@@ -58,6 +58,8 @@ def test_the_base_is_valid():
         ("chain_eqeb", ["evaluation", "quantization", "evaluation", "benchmarking"]),
         ("chain_qb", ["quantization", "benchmarking"]),
         ("chain_te", ["training", "evaluation"]),
+        ("chain_tqep", ["training", "quantization", "evaluation", "prediction"]),
+        ("prediction", ["prediction"]),
     ],
 )
 def test_a_mode_is_a_list_of_services(mode, services):
@@ -73,7 +75,9 @@ def test_a_mode_is_a_list_of_services(mode, services):
         ("chain_tqq", "quantization appears more than once"),
         ("chain_txe", "there is no service 'x'"),
         ("chain_t", "a single service is written operation_mode: training"),
-        ("prediction", "unknown operation mode 'prediction'"),
+        ("predict", "unknown operation mode 'predict'"),
+        ("chain_pqp", "prediction appears more than once"),
+        ("chain_tbp", "benchmarking measures the final model, so it comes last"),
         ("chain_", "unknown operation mode 'chain_'"),
     ],
 )
@@ -108,6 +112,7 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
         ({"dataset.training_path": None}, "operation_mode 'chain_tqeb' needs dataset.training_path"),
         ({"dataset.test_query_path": None}, "test_query_path and test_gallery_path go together"),
         ({"dataset.dataset_name": "Market1502"}, "dataset.dataset_name: unknown dataset 'Market1502', did you mean 'market1501'"),
+        ({"dataset.prediction_query_path": "p"}, "prediction_query_path and prediction_gallery_path go together"),
         ({"preprocessing.rescaling.scale": "1/0"}, "preprocessing.rescaling.scale: should be a valid number"),
         ({"preprocessing.resizing.interpolation": "cubic"}, "preprocessing.resizing.interpolation: unknown value 'cubic', did you mean 'bicubic'?"),
         ({"training.callbacks": {"TensorBoard": {}}}, "callback 'TensorBoard' is built in and cannot be redefined"),
