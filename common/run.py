@@ -124,6 +124,6 @@ def load_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-    for logger in ("absl", "tensorflow", "tf2onnx"):
+    for logger in ("absl", "tensorflow", "tf2onnx", "faiss"):
         logging.getLogger(logger).setLevel(logging.ERROR)
     _LOGGER.info("TensorFlow %s on %s", tf.__version__, ", ".join(devices))

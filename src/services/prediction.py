@@ -215,9 +215,10 @@ def _sheet(path: Path, sample: Sample, matches: Sequence[_Match], model: str) ->
 
 
 def _caption(sample: Sample) -> str:
-    """Identity and camera as far as they are known, else the end of the file's name."""
+    """Identity and camera as far as they are known, else the file's name, without its middle if it is long."""
+    name = sample.path.stem
     if sample.identity == UNKNOWN:
-        return sample.path.stem[-14:]
+        return name if len(name) <= 14 else f"{name[:7]}\N{HORIZONTAL ELLIPSIS}{name[-6:]}"
     return f"{str(sample.identity)[:10]}{f', c{sample.camera}' if sample.camera else ''}"
 
 
