@@ -5,10 +5,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.metrics import retrieval
-from src.metrics._protocols import PROTOCOLS, Protocol
+from src.metrics import _ranking
+from src.metrics._protocols import PROTOCOLS
+from src.metrics.matrix_metrics import matrix_metrics
 from src.metrics.retrieval import RetrievalMetrics, retrieval_metrics
 
+ACROSS = ("market1501", "msmt17", "veri776")
 GOLDEN = np.load(Path(__file__).parents[2] / "data" / "retrieval.npz")
 
 
@@ -22,7 +24,7 @@ def slow_metrics(query, gallery, query_ids, gallery_ids, query_cameras, gallery_
         entries = []
         for other, other_identity, other_camera in zip(gallery, gallery_ids, gallery_cameras, strict=True):
             same = identity == other_identity
-            if protocol == "market1501" and (other_identity == -1 or (same and camera == other_camera)):
+            if protocol in ACROSS and (other_identity == -1 or (same and camera == other_camera)):
                 continue
             far = 1 - features @ other if distance == "cosine" else np.linalg.norm(features - other)
             entries.append((round(float(far), 5), bool(same)))
@@ -66,25 +68,18 @@ def test_golden_values_of_independent_implementations(distance):
     assert metrics.mINP == pytest.approx(float(g["market_mINP"]), abs=1e-5)
 
 
-def test_a_protocol_may_take_other_people_out_too(monkeypatch):
-    """The rule of SYSU-MM01: a query of camera 3 does not see the gallery of camera 2, which shares its scene."""
-    rule = Protocol(
-        "camera 2 is taken out for camera 3",
-        needs_cameras=True,
-        excluded=lambda identity, camera, identities, cameras: (camera == 3) & (cameras == 2),
-    )
-    monkeypatch.setitem(PROTOCOLS, "sysu", rule)
+def test_golden_values_of_sysu_mm01():
     g = GOLDEN
     metrics = retrieval_metrics(
         g["query"], g["gallery"], g["query_ids"], g["gallery_ids"], g["sysu_query_cams"], g["sysu_gallery_cams"],
-        protocol="sysu",
+        protocol="sysu_mm01", max_rank=20,
     )  # fmt: skip
+    np.testing.assert_allclose(metrics.cmc, g["sysu_cmc"], atol=1e-5)
     assert metrics.mAP == pytest.approx(float(g["sysu_mAP"]), abs=1e-5)
     assert metrics.mINP == pytest.approx(float(g["sysu_mINP"]), abs=1e-5)
-    assert metrics.sentence.endswith("protocol sysu: camera 2 is taken out for camera 3.")
 
 
-@pytest.mark.parametrize("protocol", ["market1501", "no_camera"])
+@pytest.mark.parametrize("protocol", ["market1501", "no_camera", "msmt17", "veri776", "vehicleid", "regdb"])
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 @pytest.mark.parametrize("seed", range(3))
 def test_agrees_with_the_definition(protocol, distance, seed):
@@ -95,14 +90,51 @@ def test_agrees_with_the_definition(protocol, distance, seed):
     )
 
 
-def test_chunks_do_not_change_the_result(monkeypatch):
+@pytest.mark.parametrize("protocol", ["market1501", "sysu_mm01", "llcm"])
+def test_chunks_do_not_change_the_result(monkeypatch, protocol):
     case = random_case(7)
-    whole = retrieval_metrics(*case)
-    monkeypatch.setattr(retrieval, "_GALLERY_AT_ONCE", 11)
-    monkeypatch.setattr(retrieval, "_QUERIES_AT_ONCE", 4)
-    pieces = retrieval_metrics(*case)
+    whole = retrieval_metrics(*case, protocol=protocol)
+    monkeypatch.setattr(_ranking, "GALLERY_AT_ONCE", 11)
+    monkeypatch.setattr(_ranking, "QUERIES_AT_ONCE", 4)
+    pieces = retrieval_metrics(*case, protocol=protocol)
     np.testing.assert_array_equal(whole.average_precision, pieces.average_precision)
     np.testing.assert_array_equal(whole.cmc, pieces.cmc)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.int8, np.float32])
+def test_features_of_any_precision(dtype):
+    query, gallery, *labels = random_case(5)
+    query, gallery = ((30 * features).round().clip(-127, 127) for features in (query, gallery))
+    exact = retrieval_metrics(query, gallery, *labels)
+    stored = retrieval_metrics(query.astype(dtype), gallery.astype(dtype), *labels)
+    np.testing.assert_allclose(stored.average_precision, exact.average_precision, atol=1e-9)
+
+
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_a_matrix_of_distances_scores_as_its_features_do(protocol):
+    query, gallery, *labels = random_case(4)
+    distances = np.linalg.norm(query[:, None] - gallery, axis=2)
+    given = matrix_metrics(distances, *labels, protocol=protocol, distance="re-ranked")
+    features = retrieval_metrics(query, gallery, *labels, protocol=protocol, distance="euclidean")
+    np.testing.assert_allclose(given.average_precision, features.average_precision, atol=1e-9)
+    np.testing.assert_array_equal(given.first_match, features.first_match)
+    assert "compared by re-ranked distance" in given.sentence
+    with pytest.raises(ValueError, match="NaN or infinity"):
+        matrix_metrics(np.where(distances > 3, np.nan, distances), *labels, protocol=protocol)
+    with pytest.raises(ValueError, match="distances must be floats of shape"):
+        matrix_metrics(distances[0], *labels, protocol=protocol)
+
+
+def test_the_first_match_is_what_cmc_counts():
+    metrics = retrieval_metrics(*random_case(2))
+    for rank in (1, 7, 50):
+        assert metrics.rank(rank) == np.mean(metrics.first_match[~np.isnan(metrics.first_match)] <= rank)
+
+
+def test_a_gallery_smaller_than_max_rank():
+    metrics = retrieval_metrics(np.eye(3), np.eye(3), [1, 2, 3], [1, 3, 2], protocol="no_camera", max_rank=50)
+    assert metrics.cmc.shape == (50,)
+    assert metrics.rank(1) == pytest.approx(1 / 3) and metrics.rank(3) == metrics.rank(50) == 1
 
 
 def test_distances_disagree_on_vectors_of_different_length():
@@ -233,7 +265,8 @@ def test_a_distractor_never_raises_a_score(seed, distance):
         ({"gallery": np.ones((3, 5))}, "query has 4 dimensions, gallery 5"),
         ({"gallery_ids": [1, 2]}, r"gallery_ids must have shape \(3,\), got \(2,\)"),
         ({"query_cameras": None}, "protocol 'market1501' needs query_cameras"),
-        ({"protocol": "market"}, "protocol must be one of market1501, no_camera, got 'market'"),
+        ({"protocol": "market"}, "protocol must be one of market1501, no_camera, .* got 'market'"),
+        ({"gallery": np.full((3, 4), "x")}, "gallery must hold embeddings"),
         ({"distance": "manhattan"}, "distance must be one of cosine, euclidean, got 'manhattan'"),
         ({"query_ids": [7, 8]}, "none of 2 queries has a match among 3 gallery images"),
         ({"gallery_cameras": [1, 1, 1]}, "use protocol 'no_camera'"),
