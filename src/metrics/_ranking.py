@@ -8,6 +8,7 @@ times faster than sorting indices by them, and a block can be forgotten once it 
 import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache
 
@@ -17,7 +18,7 @@ from threadpoolctl import ThreadpoolController
 from src.metrics._closeness import GALLERY_AT_ONCE, QUERIES_AT_ONCE, Closeness
 from src.metrics._protocols import Protocol
 
-_WORKERS = min(os.cpu_count() or 1, 8)
+WORKERS = min(os.cpu_count() or 1, 8)
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,17 @@ def rank(
         ):
             field[part] = values
     return Ranking(*fields)
+
+
+def one_blas_thread() -> AbstractContextManager[object]:
+    """Limit BLAS to the thread that calls it, while the cores are shared out by blocks."""
+    limit: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
+    return limit
+
+
+@cache
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 def _views(
@@ -124,7 +136,7 @@ def _rank_view(
 
     # One core per block scales better than BLAS's own threads, which wait for one another.
     parts = [slice(i, i + QUERIES_AT_ONCE) for i in range(0, len(queries), QUERIES_AT_ONCE)]
-    with _threads().limit(limits=1, user_api="blas"), ThreadPoolExecutor(_WORKERS) as pool:
+    with one_blas_thread(), ThreadPoolExecutor(WORKERS) as pool:
         for start, end in _gallery_chunks(codes, rules.identities_ranked):
             people = np.flatnonzero(np.diff(codes[start:end], prepend=-1))
             against = closeness.against(images[start:end])
@@ -171,11 +183,6 @@ def _thresholds(
         counts[first:last] = np.count_nonzero(values < np.inf, axis=1)
         flat.append(values[values < np.inf])
     return np.concatenate(flat) if flat else np.zeros(0, np.float32), counts
-
-
-@cache
-def _threads() -> ThreadpoolController:
-    return ThreadpoolController()
 
 
 def _pairs(starts: np.ndarray, ends: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
