@@ -62,10 +62,9 @@ def embed_with(
         embeddings = runtime.embed(images)
         if not announced:
             announced = True
-            minutes = (perf_counter() - start) / len(images) * len(samples) / 60
-            _LOGGER.info(
-                "%s: emulating %d images takes about %.1f minutes", description, len(samples), minutes
-            )
+            seconds = (perf_counter() - start) / len(images) * len(samples)
+            duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+            _LOGGER.info("%s: emulating %d images takes about %s", description, len(samples), duration)
         return embeddings
 
     return embed(timed, samples, preprocessing, runtime.batch_size, description)

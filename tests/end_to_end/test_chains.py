@@ -196,6 +196,64 @@ def test_a_compiled_context_is_evaluated_on_the_emulator(chain, program):
     assert {"float32/keras/mAP", "int8/onnxruntime_cpu/mAP", "int8/qnn_htp_emulator/mAP"} <= set(metrics)
 
 
+def test_the_emulator_scores_the_int8_graph_beside_the_host(chain, program):
+    onnx = chain[0] / "out/quantized_models/quantized_model.onnx"
+    out, printed = _again(
+        chain, program, "operation_mode=evaluation", "model.model_name=null", f"model.model_path={onnx}",
+        "evaluation.baselines=[]", "evaluation.random_network=False", "evaluation.target=qnn_htp_emulator",
+    )  # fmt: skip
+    first = json.loads((chain[0] / "out/evaluation/metrics.json").read_text())["metrics"]
+    metrics = json.loads((out / "evaluation/metrics.json").read_text())["metrics"]
+    assert {name: metrics[name] for name in metrics if "emulator" not in name} == pytest.approx(
+        {name: value for name, value in first.items() if not name.startswith("baseline")}, abs=1e-6
+    )
+    assert metrics["int8/qnn_htp_emulator/mAP"] == pytest.approx(metrics["int8/onnxruntime_cpu/mAP"], abs=0.1)
+    assert "emulating 36 images takes about" in printed
+    assert (out / "evaluation/quantized_model_onnx_emulator_distance_histogram.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("file", "target", "row"),
+    [
+        ("saved_models/best_model.keras", "host", "float32/keras"),
+        ("quantized_models/quantized_model.tflite", "host", "int8/tflite"),
+        ("quantized_models/quantized_model.onnx", "host", "int8/onnxruntime_cpu"),
+        ("quantized_models/quantized_model.onnx", "qnn_htp_emulator", "int8/qnn_htp_emulator"),
+        ("benchmarking/quantized_model_qcs8550.onnx", "host", "int8/qnn_htp_emulator"),
+    ],
+)
+def test_any_model_file_predicts_on_the_test_set(chain, program, file, target, row):
+    out, _ = _again(
+        chain, program, "operation_mode=prediction", "model.model_name=null", f"model.model_path={chain[0] / 'out' / file}",
+        f"prediction.target={target}", "prediction.top_k=3", "prediction.sheets=2",
+    )  # fmt: skip
+    metrics = json.loads((out / "prediction/metrics.json").read_text())["metrics"]
+    assert (metrics["queries"], metrics["gallery_images"]) == (18, 36)
+    assert 0 <= metrics[f"{row}/first_match_correct"] <= 1
+    assert ("qnn_htp_emulator" in row) != any(name.endswith("/images_per_second") for name in metrics)
+    matches = json.loads((out / "prediction/matches.json").read_text())["queries"]
+    assert {len(query["matches"]) for query in matches} == {3}
+    assert {match["similarity"] <= 1.0001 for query in matches for match in query["matches"]} == {True}
+    assert len(list((out / "prediction").glob("*.png"))) == 2
+
+
+def test_a_chain_predicts_on_images_without_names_with_its_int8_model(chain, program, tiny, tmp_path):
+    for number, image in enumerate(sorted((tiny / "query").iterdir())[:6]):
+        (tmp_path / f"{number}.JPG").write_bytes(image.read_bytes())
+    best = chain[0] / "out/saved_models/best_model.keras"
+    out, printed = _again(
+        chain, program, "operation_mode=chain_qp", "model.model_name=null", f"model.model_path={best}",
+        "~quantization", "++quantization={quantizer: Onnx_quantizer, max_images: 16}",
+        f"dataset.prediction_query_path={tmp_path}", f"dataset.prediction_gallery_path={tmp_path}",
+    )  # fmt: skip
+    content = json.loads((out / "prediction/matches.json").read_text())
+    assert (content["measured_on"], content["model"]) == (
+        "onnxruntime_cpu", str(out / "quantized_models/quantized_model.onnx"),
+    )  # fmt: skip
+    assert [len(query["matches"]) for query in content["queries"]] == [5] * 6
+    assert "the 6 images in" in printed and "are read without identities" in printed
+
+
 def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(tiny, program, tmp_path):
     """Two epochs, SIGKILL in the middle of the third, resume: equal to four epochs without a stop."""
     (tmp_path / "tiny.yaml").write_text(CONFIG.format(data=tiny, folder=tmp_path))

@@ -158,12 +158,12 @@ def test_frames_are_green_and_red_where_identities_are_known(folder):
 
 
 def test_images_with_any_name_in_any_folder_are_found_with_grey_frames(folder, caplog):
-    _save(folder / "plain/sub", {"$x$": (250, 30, 20)}, ".JPG")
+    _save(folder / "plain/sub", {"$\\frac$": (250, 30, 20)}, ".JPG")
     _save(folder / "plain", {"y": (20, 30, 250)}, ".BMP")
     _save(folder / "plain/.hidden", {"z": (250, 250, 250)})
     caplog.set_level(logging.INFO)
     report, matches = _predict(folder, dataset={"prediction_gallery_path": str(folder / "plain")})
-    assert _found(matches)["a_c1_0"] == ["$x$", "y"]
+    assert _found(matches)["a_c1_0"] == ["$\\frac$", "y"]
     assert {match["correct"] for query in matches["queries"] for match in query["matches"]} == {None}
     assert matches["queries"][0]["matches"][0]["identity"] is None
     assert not [name for name in report.metrics if "first_match" in name]
