@@ -156,7 +156,8 @@ def _report(scores: list[_Score], figures: list[Path]) -> Report:
     reference = models[0]
     for other in models[1:]:
         difference = [b - a for a, b in zip(reference.values, other.values, strict=True)]
-        title = f"{other.name} - {reference.name}"
+        same_file = other.name == reference.name
+        title = " - ".join(s.runtime if same_file else s.name for s in (other, reference))
         rows.append((title, "difference", other.runtime, *_percent(difference, sign=True), None))
     table = Table(
         "Retrieval on the test set, %", ("model", "precision", "measured on", *_SHOWN, "MB"), tuple(rows)
