@@ -58,6 +58,13 @@ class FeatureCloseness:
         bias = np.square(gallery).sum(axis=1) / 2
         return lambda queries: self._query[queries] @ gallery.T - bias
 
+    def as_distance(self, queries: np.ndarray, closeness: np.ndarray) -> np.ndarray:
+        """Turn closeness (queries, ...) into the distance that it stands for: 1 - cosine, or the Euclidean one."""
+        if self._normalise:
+            return 1 - closeness
+        squares = np.square(self._query[queries]).sum(axis=1).reshape(-1, *[1] * (closeness.ndim - 1))
+        return np.sqrt(np.maximum(squares - 2 * closeness, 0))
+
     def _prepared(self, images: np.ndarray | slice) -> np.ndarray:
         features = self._gallery[images].astype(self._dtype)
         return normalised(features) if self._normalise else features - self._centre

@@ -64,7 +64,7 @@ def rank(
         images: Indices.
     """
     fields = [np.full(len(queries), np.nan) for _ in range(5)]
-    for part, seen in _views(labels, rules, queries, images):
+    for part, seen in views(labels, rules, queries, images):
         for field, values in zip(
             fields, _rank_view(closeness, labels, rules, queries[part], seen), strict=True
         ):
@@ -83,10 +83,10 @@ def _blas() -> ThreadpoolController:
     return ThreadpoolController()
 
 
-def _views(
+def views(
     labels: Labels, rules: Protocol, queries: np.ndarray, images: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield (positions of queries that see the same gallery, that gallery)."""
+    """Yield (positions of queries that see the same gallery, indices of that gallery)."""
     cameras = labels.query_cameras[queries]
     usual = ~np.isin(cameras, list(rules.hidden))
     if usual.any():

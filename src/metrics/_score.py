@@ -92,15 +92,31 @@ def score(
     Raises:
         ValueError: max_rank is below 1, the gallery is junk only, or no query has a positive.
     """
-    rules = one_of("protocol", protocol, PROTOCOLS)
+    queries = np.arange(len(labels.query_codes)) if queries is None else queries
+    images = not_junk(labels, PROTOCOLS[protocol]) if images is None else images
+    metrics = score_if_any(closeness, labels, protocol, distance, max_rank, queries, images)
+    if metrics is None:
+        raise ValueError(no_match(len(queries), len(images), protocol))
+    return metrics
+
+
+def score_if_any(
+    closeness: Closeness,
+    labels: Labels,
+    protocol: str,
+    distance: str,
+    max_rank: int,
+    queries: np.ndarray,
+    images: np.ndarray,
+) -> RetrievalMetrics | None:
+    """As `score`, but None where no query has a positive."""
     if max_rank < 1:
         raise ValueError(f"max_rank must be 1 or more, got {max_rank}")
-    queries = np.arange(len(labels.query_codes)) if queries is None else queries
-    images = not_junk(labels, rules) if images is None else images
+    rules = PROTOCOLS[protocol]
     ranking = rank(closeness, labels, rules, queries, images)
     valid = ~np.isnan(ranking.first)
     if not valid.any():
-        raise ValueError(no_match(len(queries), len(images), protocol))
+        return None
     return RetrievalMetrics(
         cmc=(ranking.first[valid, None] <= np.arange(1, max_rank + 1)).mean(axis=0),
         mAP=float(ranking.average_precision[valid].mean()),
