@@ -3,16 +3,13 @@
 import csv
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
 
 import faiss
 import numpy as np
-from PIL import Image
 
-from common import plotting
 from common.artifacts import Model, Report, Table, write_json
 from common.config import ConfigError
 from common.run import Run, progress
@@ -20,38 +17,19 @@ from common.runtime.htp_emulator import HtpEmulator
 from src.data.sample import UNKNOWN, Sample
 from src.data.selection import Data, preprocessing_for
 from src.schema import Config
+from src.services._contact_sheet import Match, contact_sheet, same_person
 from src.services._embed import embed_with
 from src.services._target import check_target, open_on
 
 _LOGGER = logging.getLogger(__name__)
-_COLUMNS = 11
-_PIXELS = (256, 256)
 _LONGEST_NAME = 60
-_COLOURS = {True: "#16a34a", False: "#dc2626", None: "#9ca3af"}
 _DISTANCES = {
     "cosine": lambda similarity: max(0.0, 1 - similarity),
     "euclidean": lambda similarity: float(np.sqrt(max(0.0, 2 - 2 * similarity))),
 }
 
 
-@dataclass(frozen=True)
-class _Match:
-    """A gallery image that was found for a query.
-
-    Attributes:
-        rank: 1 for the nearest.
-        sample: The gallery image.
-        similarity: Cosine of the angle between the embeddings.
-        correct: Whether it shows the query's identity; None where either is unknown.
-    """
-
-    rank: int
-    sample: Sample
-    similarity: float
-    correct: bool | None
-
-
-_Found = list[tuple[Sample, list[_Match]]]
+_Found = list[tuple[Sample, list[Match]]]
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
@@ -132,20 +110,14 @@ def _matches(
             (gallery[i], float(value)) for i, value in zip(columns, values, strict=True) if files[i] != own
         ]
         matches = [
-            _Match(rank, match, value, _correct(sample, match))
+            Match(rank, match, value, same_person(sample, match))
             for rank, (match, value) in enumerate(others[:top_k], start=1)
         ]
         found.append((sample, matches))
     return found
 
 
-def _correct(query: Sample, match: Sample) -> bool | None:
-    """Junk and distractors have a number but no identity, so nobody can say who is the same."""
-    known = query.is_person and match.identity != UNKNOWN
-    return query.identity == match.identity if known else None
-
-
-def _plain(sample: Sample, matches: Sequence[_Match], metric: str) -> dict[str, Any]:
+def _plain(sample: Sample, matches: Sequence[Match], metric: str) -> dict[str, Any]:
     """A query with its matches as plain data."""
     return {
         "query": str(sample.path),
@@ -195,38 +167,13 @@ def _sheets(folder: Path, found: _Found, most: int, model: str) -> Iterator[Path
     with progress("contact sheets", len(chosen), "sheets") as advance:
         for number in chosen:
             sample, matches = found[number]
-            yield _sheet(
-                folder / f"{number + 1:05d}_{sample.path.stem[:_LONGEST_NAME]}.png", sample, matches, model
+            name = sample.path.name[-_LONGEST_NAME:]
+            yield contact_sheet(
+                folder / f"{number + 1:05d}_{sample.path.stem[:_LONGEST_NAME]}.png",
+                [("query", sample, matches)],
+                title=f"{name}: nearest by cosine similarity, {model}",
             )
             advance()
-
-
-def _sheet(path: Path, sample: Sample, matches: Sequence[_Match], model: str) -> Path:
-    shown = [sample, *(match.sample for match in matches)]
-    headings = ["query", *(f"{match.rank}   {match.similarity:.3f}" for match in matches)]
-    return plotting.image_grid(
-        path,
-        [_pixels(image.path) for image in shown],
-        columns=min(len(shown), _COLUMNS),
-        titles=[f"{heading}\n{_caption(image)}" for heading, image in zip(headings, shown, strict=True)],
-        border_colours=["#111827", *(_COLOURS[match.correct] for match in matches)],
-        title=f"{sample.path.name[-_LONGEST_NAME:]}: nearest by cosine similarity, {model}",
-    )
-
-
-def _caption(sample: Sample) -> str:
-    """Identity and camera as far as they are known, else the file's name, without its middle if it is long."""
-    name = sample.path.stem
-    if sample.identity == UNKNOWN:
-        return name if len(name) <= 14 else f"{name[:7]}\N{HORIZONTAL ELLIPSIS}{name[-6:]}"
-    return f"{str(sample.identity)[:10]}{f', c{sample.camera}' if sample.camera else ''}"
-
-
-def _pixels(path: Path) -> np.ndarray:
-    """The file itself in RGB, not what preprocessing makes of it; small enough for a sheet."""
-    with Image.open(path) as image:
-        image.thumbnail(_PIXELS)
-        return np.asarray(image.convert("RGB"))
 
 
 def _report(

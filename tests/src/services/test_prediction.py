@@ -181,15 +181,15 @@ def test_a_folder_of_which_some_names_are_understood_is_shown_whole(folder, capl
 
 def test_junk_and_distractors_are_nobody(tmp_path):
     from src.data.sample import Sample
-    from src.services.prediction import _correct
+    from src.services._contact_sheet import same_person
 
     person, junk, distractor = (Sample(tmp_path, identity, 1) for identity in (7, -1, 0))
-    assert (_correct(person, junk), _correct(person, distractor), _correct(person, person)) == (
+    assert (same_person(person, junk), same_person(person, distractor), same_person(person, person)) == (
         False,
         False,
         True,
     )
-    assert (_correct(junk, junk), _correct(distractor, distractor)) == (None, None)
+    assert (same_person(junk, junk), same_person(distractor, distractor)) == (None, None)
 
 
 def test_sheets_are_spread_over_the_queries(folder):
