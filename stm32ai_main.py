@@ -11,11 +11,12 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
+from common.artifacts import ReportFailedError
 from common.config import ConfigError, install_hydra_defaults, plain_overrides, to_plain, validate
 from src.schema import Config
 
 EXAMPLES = Path(__file__).parent / "config_file_examples"
-HELP = """Re-identification: training, quantization, evaluation and benchmarking for the Qualcomm QCS8550.
+HELP = """Re-identification: training, quantization, evaluation and deployment for the Qualcomm QCS8550.
 
 usage: python stm32ai_main.py --config-name NAME.yaml [section.key=value ...]
 
@@ -44,7 +45,7 @@ def _run(composed: DictConfig) -> None:
 
 
 def main() -> int:
-    """Run the program; returns the exit code: 0, or 2 for a mistake in the configuration or the data."""
+    """Run the program; returns the exit code: 0, 1 for a failed checklist, 2 for a mistake in configuration or data."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions arrive here instead of being printed by Hydra
     install_hydra_defaults("stm32ai_main.py", HELP)
@@ -54,6 +55,9 @@ def main() -> int:
     except (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except ReportFailedError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
     return 0
 
 

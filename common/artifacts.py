@@ -1,8 +1,9 @@
 """What services give to one another: frozen results with a JSON manifest on disk. No TensorFlow is imported here."""
 
+import csv
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -98,6 +99,10 @@ class Model:
             ) from error
 
 
+class ReportFailedError(RuntimeError):
+    """A report says that the run failed; its message is shown without a traceback and the program exits with 1."""
+
+
 @dataclass(frozen=True)
 class Table:
     """Rows to show a person; also written to the report's JSON."""
@@ -117,6 +122,7 @@ class Report:
         tables: What to show.
         files: Files worth keeping: figures, context binaries.
         notes: Sentences that belong to the numbers: protocol, where something was measured.
+        failure: Why the run ends with an error once everything is shown and saved; None where nothing is wrong.
     """
 
     service: str
@@ -124,10 +130,22 @@ class Report:
     tables: Sequence[Table] = ()
     files: Sequence[Path] = ()
     notes: Sequence[str] = ()
+    failure: str | None = None
 
     def save(self, path: Path) -> Path:
         """Write everything but the files themselves as JSON."""
         return write_json(path, asdict(self))
+
+    @classmethod
+    def load(cls, path: Path) -> "Report":
+        """Read what `save` wrote."""
+        plain = json.loads(path.read_text(encoding="utf-8"))
+        tables = tuple(
+            Table(table["title"], tuple(table["columns"]), tuple(tuple(row) for row in table["rows"]))
+            for table in plain["tables"]
+        )
+        files = tuple(Path(file) for file in plain["files"])
+        return cls(**{**plain, "tables": tables, "files": files, "notes": tuple(plain["notes"])})
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
@@ -135,6 +153,18 @@ def write_json(path: Path, content: Mapping[str, Any]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
+    temporary.replace(path)
+    return path
+
+
+def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
+    """Write a table as CSV in the way of `write_json`; None is an empty cell."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
     temporary.replace(path)
     return path
 

@@ -8,7 +8,7 @@ from time import perf_counter
 from typing import Any
 
 from common import tracking
-from common.artifacts import Model, Report, Table
+from common.artifacts import Model, Report, ReportFailedError, Table
 from common.config import ConfigError
 from common.run import Run, load_tensorflow, require_free_space, seed_everything
 from src.data.selection import Data, read
@@ -23,6 +23,7 @@ SERVICES = {
     "evaluation": "src.services.evaluation",
     "prediction": "src.services.prediction",
     "benchmarking": "src.services.benchmarking",
+    "deployment": "src.services.deployment",
 }
 """Service to module; each has `preflight(config, data, model)` and `run(config, data, model, run)`."""
 
@@ -37,6 +38,7 @@ def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> N
 
     Raises:
         ConfigError: something that the user wrote, or the data, will not do; raised before the first service runs.
+        ReportFailedError: a report says so, such as a checklist with `on_failure: fail`.
     """
     start = perf_counter()
     run = Run(folder, config.general.global_seed)
@@ -135,6 +137,8 @@ def _run_service(
             tracking.log_files([*result.files.values(), result.save()], "model")
             return result
         _show(result, run.folder)
+        if result.failure is not None:
+            raise ReportFailedError(result.failure)
     return model
 
 

@@ -30,6 +30,7 @@ SERVICE_OF_LETTER = {
     "e": "evaluation",
     "p": "prediction",
     "b": "benchmarking",
+    "d": "deployment",
 }
 MODEL_SUFFIXES = {
     "training": (".keras",),
@@ -37,11 +38,13 @@ MODEL_SUFFIXES = {
     "evaluation": (".keras", ".tflite", ".onnx"),
     "prediction": (".keras", ".tflite", ".onnx"),
     "benchmarking": (".keras", ".tflite", ".onnx"),
+    "deployment": (".onnx",),
 }
 
 PositiveInt = Annotated[int, Field(ge=1)]
 Fraction = Annotated[Number, Field(gt=0, lt=1)]
 Share = Annotated[Number, Field(gt=0, le=1)]
+Positive = Annotated[Number, Field(gt=0)]
 
 
 def services_of(operation_mode: str) -> tuple[str, ...]:
@@ -76,13 +79,17 @@ def _nonsense(letters: str) -> str | None:
         return f"there is no service '{unknown[0]}', only {_letters()}"
     if len(letters) == 1:
         return f"a single service is written operation_mode: {SERVICE_OF_LETTER[letters]}"
-    for letter in "tqpb":
+    for letter in "tqpbd":
         if letters.count(letter) > 1:
             return f"{SERVICE_OF_LETTER[letter]} appears more than once"
     if "t" in letters[1:]:
         return "training starts a model, so it comes first"
-    if "b" in letters[:-1]:
-        return "benchmarking measures the final model, so it comes last"
+    if "d" in letters[:-1]:
+        return "deployment packages the final model, so it comes last"
+    if "b" in letters.removesuffix("d")[:-1]:
+        return "benchmarking measures the final model, so it comes last, or just before deployment"
+    if letters[0] == "t" and "d" in letters and "q" not in letters:
+        return "deployment packages an INT8 model, so quantization comes before it"
     if "ee" in letters:
         return "evaluation twice in a row measures the same model twice"
     return None
@@ -478,15 +485,58 @@ class Prediction(Strict):
     """At most this many contact sheets, of queries at equal distances; the tables hold all queries."""
 
 
+Board = Literal["QCS8550", "SM8550", "SM8650", "SM8750"]
+
+
 class Benchmarking(Strict):
     """Compilation for the NPU, execution on its emulator, and latency on the host."""
 
-    board: Literal["QCS8550", "SM8550", "SM8650", "SM8750"] = "QCS8550"
+    board: Board = "QCS8550"
     """The chip to compile for."""
     parity_images: PositiveInt = 16
     """Test images on which the emulator is compared with ONNX Runtime; each takes 0.1 to 5 s."""
     latency_runs: PositiveInt = 100
     """Timed single-image runs of TFLite and ONNX Runtime on the host."""
+
+
+class Gate(Strict):
+    """The checklist of a product on what was measured; a requirement that is null is not asked for."""
+
+    on_failure: Literal["warn", "fail"] = "warn"
+    """`fail` ends the run with an error when a requirement fails; what is not measurable here never fails."""
+    measurements: OptionalPath = None
+    """A JSON file of values that were measured elsewhere: `{"latency_ms": {"value": 3.1, "source": "..."}}`."""
+    rank1: Share | None = 0.68
+    """Least Rank-1 of the INT8 model on the test set."""
+    latency_ms: Positive | None = 5.0
+    """Greatest latency of one image on the chip."""
+    size_mb: Positive | None = 50.0
+    """Greatest size of what is loaded: the larger of context binary and DLC, in 10^6 bytes."""
+    memory_mb: Positive | None = 200.0
+    """Greatest memory on the chip, in 10^6 bytes."""
+    scenes: PositiveInt | None = 1000
+    """Least number of scenes that the model was tested on."""
+    night_rank1: Share | None = 0.75
+    """Least Rank-1 on images of the night (thermal camera)."""
+    day_to_night_rank1: Share | None = 0.75
+    """Least Rank-1 of queries by day in a gallery by night, and the other way round."""
+    gallery_persons: PositiveInt | None = 1000
+    """Greatest number of people in the gallery of the product."""
+    false_match_rate: Share | None = 0.05
+    """Share of pairs of different people that are taken for the same at the threshold: below this."""
+    detector_integration: Literal[True] | None = True
+    """Whether the model was tested behind the detector."""
+    edge_cases: Literal[True] | None = True
+    """Whether occluded, blurred and distant people were tested."""
+
+
+class Deployment(Strict):
+    """A package for the device: compiled model, ONNX, TFLite, preprocessing, model card, runners, checksums."""
+
+    board: Board = "QCS8550"
+    """The chip to compile for."""
+    gate: Gate = Gate()
+    """The checklist of the product."""
 
 
 class Mlflow(Strict):
@@ -518,12 +568,13 @@ class Config(Strict):
                     "chain_eqe",
                     "chain_eqeb",
                     "chain_qb",
+                    "chain_qd",
                 ],
             }
         ),
     ]
     """A service, or a chain of services by their letters: t training, q quantization, e evaluation, p prediction, b
-    benchmarking."""
+    benchmarking, d deployment."""
     general: General = General()
     """The project and the conditions of the run."""
     model: ModelSection
@@ -544,6 +595,8 @@ class Config(Strict):
     """Settings of prediction."""
     benchmarking: Benchmarking = Benchmarking()
     """Settings of benchmarking."""
+    deployment: Deployment = Deployment()
+    """Settings of deployment."""
     mlflow: Mlflow = Mlflow()
     """History of runs."""
     hydra: dict[str, Any] | None = None

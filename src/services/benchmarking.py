@@ -11,10 +11,10 @@ import numpy as np
 
 from common.artifacts import Model, Report, Table, write_json
 from common.config import ConfigError
+from common.deployment.encodings_files import encodings_files
 from common.deployment.host_latency import host_latency
 from common.deployment.macs import count_macs
 from common.deployment.qnn_htp import HtpCompilation, compile_htp, require_qnn
-from common.quantization.encodings import Version, encodings
 from common.run import Run, progress
 from common.runtime.open_model import open_model
 from src.data.pipeline import load_images
@@ -24,7 +24,6 @@ from src.schema import Config
 from src.services._embed import l2_normalize
 
 _LOGGER = logging.getLogger(__name__)
-_ENCODINGS: tuple[Version, ...] = ("legacy", "1.0.0", "2.0.0")
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
@@ -62,7 +61,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
         files += [
             p for p in (compilation.context, compilation.context_binary, compilation.dlc) if p is not None
         ]
-        files += _encodings(model, onnx_path, folder)
+        files += encodings_files(onnx_path, folder) if model.precision == "int8" else []
         compilation.require_complete()
         assert compilation.context is not None and compilation.dlc is not None
         compiled = replace(
@@ -180,16 +179,6 @@ def _placement(compilation: HtpCompilation) -> Table:
         ("operator", "count", "placed on", "kind", "input", "weights", "output", "reason"),
         tuple((key[0], count, *key[1:]) for key, count in groups.most_common()),
     )
-
-
-def _encodings(model: Model, onnx_path: Path, folder: Path) -> list[Path]:
-    """The scales of the graph in Qualcomm's three JSON forms."""
-    if model.precision != "int8":
-        return []
-    import onnx
-
-    graph = onnx.load(str(onnx_path))
-    return [write_json(folder / f"encodings_{v}.json", encodings(graph, v)) for v in _ENCODINGS]
 
 
 def _parity(onnx_path: Path, context: Path, images: np.ndarray) -> dict[str, float]:

@@ -1,0 +1,201 @@
+"""Deployment: one package with everything that a device and its users need, and the checklist of the product."""
+
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common.artifacts import Model, Report, Table, tool_versions, write_json
+from common.config import ConfigError
+from common.deployment import gate
+from common.deployment.encodings_files import encodings_files
+from common.deployment.package import write_package
+from common.deployment.qnn_htp import HtpCompilation, compile_htp
+from common.run import Run, require_free_space
+from common.runtime.onnx_file import OnnxFile, inspect_onnx, is_qnn_context
+from common.runtime.qnn_session import require_qnn
+from src.data.preprocessing import Preprocessing
+from src.data.selection import Data, preprocessing_for
+from src.schema import Config
+from src.services._checklist import measured, reports_of, requirements, stated
+from src.services._model_card import Facts, model_card
+
+_LOGGER = logging.getLogger(__name__)
+_RUNNERS = Path(gate.__file__).parent / "runners"
+_COPIES = 12
+_COLOURS = {"grayscale": "GRAY", "rgb": "RGB", "rgba": "RGBA"}
+
+
+def preflight(config: Config, data: Data, model: Model | None) -> None:
+    """Check the compiler, the model, its preprocessing, and the values that were measured elsewhere.
+
+    Raises:
+        ConfigError: onnxruntime-qnn is missing; the model is or will be no INT8 `.onnx` of batch 1 whose preprocessing
+            is known; or `deployment.gate.measurements` cannot be used.
+    """
+    require_qnn()
+    stated(config.deployment.gate)
+    if "quantization" in config.services:
+        if config.quantization is not None and config.quantization.quantizer == "TFlite_converter":
+            raise ConfigError(
+                "deployment packages an INT8 .onnx, but quantizer TFlite_converter makes a .tflite: use "
+                "Onnx_quantizer or tfmot_qat"
+            )
+        return
+    assert model is not None  # a chain that trains also quantizes
+    _check_model(config, model)
+
+
+def _check_model(config: Config, model: Model) -> None:
+    hint = "give the quantized_model.onnx of a quantization, or quantize before (chain_qd)"
+    needs = "deployment packages an INT8 (QDQ) .onnx of batch 1, but"
+    path = model.path
+    if path.suffix != ".onnx":
+        raise ConfigError(f"{needs} model.model_path is {path}: {hint}")
+    if is_qnn_context(path):
+        raise ConfigError(f"{needs} {path} is compiled already: give the .onnx that it was made from")
+    file = inspect_onnx(path)
+    if file.precision != "int8":
+        raise ConfigError(f"{needs} {path} is {file.precision}: {hint}")
+    if file.batch != 1:
+        raise ConfigError(f"{needs} the batch of {path} is {file.batch or 'free'}: export it with batch 1")
+    if model.preprocessing is None and config.preprocessing is None:
+        raise ConfigError(
+            f"deployment writes down how images become inputs, but {path} has no manifest "
+            f"({path.with_suffix('.json').name}): put it beside the model, or state the section preprocessing"
+        )
+    preprocessing_for(config, model)
+
+
+def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
+    """Compile a quantized model, package it, and judge it by the checklist."""
+    assert model is not None
+    section, folder, onnx_path = config.deployment, run.make("deployment"), model.files["onnx"]
+    require_free_space(folder, _COPIES * onnx_path.stat().st_size, "the package and its parts")
+    reports = reports_of(run.folder, config.services)
+    with tempfile.TemporaryDirectory(prefix=".compiled_", dir=folder) as scratch:
+        compilation = compile_htp(onnx_path, Path(scratch), section.board).require_complete()
+        compiled = _compiled(compilation)
+        size = max(compiled[role].stat().st_size for role in ("qnn_context_binary", "dlc"))
+        findings = gate.judge(
+            requirements(section.gate),
+            measured({name: report.metrics for name, report in reports.items()}, size) | stated(section.gate),
+        )
+        checklist = gate.table(findings)
+        parts = {"onnx": onnx_path, **compiled}
+        if "tflite" in model.files:
+            parts["tflite"] = model.files["tflite"]
+        file = inspect_onnx(onnx_path)
+        texts = {
+            "package.json": _json(_manifest(model, compilation, file, parts)),
+            "preprocessing.json": _json(_inputs(preprocessing_for(config, model), file)),
+            "gate.json": _json(gate.plain(findings)),
+            "MODEL_CARD.md": model_card(Facts(model, compilation, reports, checklist)),
+        }
+        thresholds = _thresholds(config, reports.get("evaluation"))
+        if thresholds is not None:
+            texts["thresholds.json"] = _json(thresholds)
+        others = [*encodings_files(onnx_path, Path(scratch)), *sorted(_RUNNERS.iterdir())]
+        files = {path.name: path for path in (*parts.values(), *others) if path.is_file()}
+        archive = write_package(folder / "package", {**files, **texts})
+    judged = write_json(folder / "gate.json", gate.plain(findings))
+    failed = gate.failure(findings)
+    if failed is not None and section.gate.on_failure == "warn":
+        _LOGGER.warning("deployment.gate: %s", failed)
+    metrics = {"package/bytes": float(archive.stat().st_size), **gate.metrics(findings)}
+    return Report(
+        "deployment",
+        metrics,
+        (_contents(folder / "package"), checklist),
+        (archive, judged),
+        _notes(archive, thresholds, "tflite" in parts),
+        None if failed is None or section.gate.on_failure == "warn" else f"deployment.gate: {failed}",
+    )
+
+
+def _compiled(compilation: HtpCompilation) -> dict[str, Path]:
+    context, binary, dlc = compilation.context, compilation.context_binary, compilation.dlc
+    assert context is not None and binary is not None and dlc is not None  # it is complete
+    return {"qnn_context": context, "qnn_context_binary": binary, "dlc": dlc}
+
+
+def _manifest(
+    model: Model, compilation: HtpCompilation, file: OnnxFile, parts: Mapping[str, Path]
+) -> dict[str, Any]:
+    """What the runners and applications read; each key occurs once."""
+    return {
+        "files": {role: path.name for role, path in parts.items()},
+        "output": file.output_name,
+        "embedding_dim": file.embedding_dim,
+        "precision": model.precision,
+        "chip": {
+            "name": compilation.soc,
+            "soc_model": compilation.soc_model,
+            "hexagon": compilation.hexagon,
+        },
+        "qnn_version": compilation.qnn_version,
+        "tool_versions": {"model": dict(model.tool_versions), "package": tool_versions()},
+    }
+
+
+def _inputs(preprocessing: Preprocessing, file: OnnxFile) -> dict[str, Any]:
+    """From a decoded image to each input of the graph, as data; each key occurs once."""
+    height, width, channels = preprocessing.input_shape
+    return {
+        "inputs": [
+            {
+                "name": file.input_name,
+                "layout": "NCHW" if file.channels_first else "NHWC",
+                "height": height,
+                "width": width,
+                "channels": channels,
+                "color_order": _COLOURS[preprocessing.color_mode],
+                "aspect_ratio": preprocessing.aspect_ratio,
+                "interpolation": preprocessing.interpolation,
+                "antialias": False,
+                "rounded_to": "uint8",
+                "scale": preprocessing.scale,
+                "offset": preprocessing.offset,
+            }
+        ]
+    }
+
+
+def _thresholds(config: Config, evaluation: Report | None) -> dict[str, Any] | None:
+    """What the evaluation of this run says of thresholds, `<precision>/<runtime>/threshold`; None where nothing."""
+    metrics = {} if evaluation is None else evaluation.metrics
+    rates = ("threshold", "false_match_rate", "false_non_match_rate")
+    found = [
+        {"precision": precision, "measured_on": runtime}
+        | {key: metrics[f"{precision}/{runtime}/{key}"] for key in rates if f"{precision}/{runtime}/{key}" in metrics}
+        for precision, runtime, key in (name.split("/", 2) for name in metrics if name.count("/") >= 2)
+        if key == "threshold"
+    ]  # fmt: skip
+    if evaluation is None or not found:
+        return None
+    return {
+        "distance_metric": config.evaluation.reid_distance_metric,
+        "rule": "the same person up to this distance between L2-normalised embeddings",
+        "thresholds": found,
+        "notes": list(evaluation.notes),
+    }
+
+
+def _json(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=2) + "\n"
+
+
+def _contents(folder: Path) -> Table:
+    rows = tuple((path.name, f"{path.stat().st_size / 1e3:.1f} kB") for path in sorted(folder.iterdir()))
+    return Table(f"Package {folder}", ("file", "size"), rows)
+
+
+def _notes(archive: Path, thresholds: Mapping[str, Any] | None, has_tflite: bool) -> tuple[str, ...]:
+    notes = [f"The package: {archive}; it runs alone: python {archive.with_suffix('') / 'runner.py'} IMAGE"]
+    if thresholds is None:
+        notes.append("thresholds.json is absent: no evaluation of this run states a threshold.")
+    if not has_tflite:
+        notes.append("There is no .tflite in the package: the quantizer made none (tfmot_qat makes both).")
+    return tuple(notes)
