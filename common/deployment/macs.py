@@ -23,15 +23,7 @@ def count_macs(onnx_path: Path) -> dict[str, int]:
     Raises:
         ConfigError: The file is unreadable, or the shapes of its operators cannot be inferred.
     """
-    import onnx
-
-    model = load_graph(onnx_path)
-    batch = _fix_batch(model)
-    try:
-        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
-    except onnx.shape_inference.InferenceError as error:
-        raise ConfigError(f"{onnx_path}: the shapes cannot be inferred: {error}") from error
-    shapes = _shapes(model)
+    model, batch, shapes = load_with_shapes(onnx_path)
     totals = {"convolution_macs": 0, "matmul_macs": 0}
     for node in model.graph.node:
         if node.op_type in _COUNTERS:
@@ -45,6 +37,26 @@ def count_macs(onnx_path: Path) -> dict[str, int]:
                 ) from error
     totals = {kind: macs // batch for kind, macs in totals.items()}
     return {"macs": sum(totals.values()), **totals, "parameters": _parameters(model.graph)}
+
+
+def load_with_shapes(onnx_path: Path) -> tuple[Any, int, dict[str, tuple[int, ...]]]:
+    """Load a graph without its external weights, and infer its shapes; a free batch is taken as 1.
+
+    Returns:
+        The ONNX model, its batch, and every fully known shape by tensor name.
+
+    Raises:
+        ConfigError: The file is unreadable, or the shapes of its operators cannot be inferred.
+    """
+    import onnx
+
+    model = load_graph(onnx_path)
+    batch = _fix_batch(model)
+    try:
+        model = onnx.shape_inference.infer_shapes(model, strict_mode=True, data_prop=True)
+    except onnx.shape_inference.InferenceError as error:
+        raise ConfigError(f"{onnx_path}: the shapes cannot be inferred: {error}") from error
+    return model, batch, _shapes(model)
 
 
 def _fix_batch(model: Any) -> int:
