@@ -5,6 +5,8 @@ import os
 import zipfile
 import zlib
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import RLock
@@ -24,6 +26,7 @@ _DAMAGE = (
     *(ValueError, KeyError, TypeError, AttributeError),  # its header
     RuntimeError,  # its index
 )
+_THREADS_FROM = 20  # queries; faiss multiplies matrices from here on
 _HNSW_LINKS, _HNSW_SEARCH = 32, 64
 
 
@@ -72,6 +75,18 @@ class _Settings:
         """Embeddings that the index must see before it can be filled."""
         centroids = {"ivf": self.lists, "ivf_pq": max(self.lists, _PQ_CENTROIDS)}.get(self.kind, 0)
         return _TRAINING_POINTS * centroids
+
+
+@contextmanager
+def _threads_for(queries: int) -> Iterator[None]:
+    """Search for a few queries on the calling thread: waking others takes longer than the search."""
+    threads = faiss.omp_get_max_threads()
+    if queries < _THREADS_FROM:
+        faiss.omp_set_num_threads(1)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(threads)
 
 
 class Gallery:
@@ -219,7 +234,8 @@ class Gallery:
             # As many embeddings as may belong to k people.
             each = 1 if len(self._owner) == len(self._people) else self._settings.per_person
             wanted = min(k * each, len(self._owner))
-            similarities, found = self._index.search(vectors, wanted, params=self._parameters())
+            with _threads_for(len(vectors)):
+                similarities, found = self._index.search(vectors, wanted, params=self._parameters())
             return [self._matches(*row, k) for row in zip(similarities.tolist(), found.tolist(), strict=True)]
 
     def save(self, path: Path) -> None:
