@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
+_MARKERS = "o^sD"
 _MARKED_POINTS = 30
+_LONGEST_LABEL = 14
 
 
 def line_curves(
@@ -16,13 +18,23 @@ def line_curves(
     xlabel: str,
     ylabel: str,
     title: str = "",
+    xscale: str = "linear",
 ) -> Path:
     """Draw curves {label: (x, y)}; values that are not finite leave a gap.
 
+    Args:
+        path: The PNG.
+        curves: Any number of points each.
+        xlabel: What x is, with the unit.
+        ylabel: What y is, with the unit.
+        title: Title.
+        xscale: `linear` or `log`.
+
     Returns:
-        `path`, a PNG.
+        `path`.
     """
     figure, axes = _figure(xlabel, ylabel, title)
+    axes.set_xscale(xscale)
     for index, (label, (x, y)) in enumerate(curves.items()):
         marker = "." if len(x) <= _MARKED_POINTS else None
         axes.plot(x, y, label=label, color=_COLOURS[index % len(_COLOURS)], linewidth=1.8, marker=marker)
@@ -37,6 +49,7 @@ def histogram(
     ylabel: str = "density",
     title: str = "",
     vline: float | None = None,
+    vlabel: str = "",
     bins: int = 60,
 ) -> Path:
     """Draw the distribution of each group on common bins, each with area 1, so that sizes may differ.
@@ -48,6 +61,7 @@ def histogram(
         ylabel: Label of the vertical axis.
         title: Title.
         vline: Value to mark, such as a threshold.
+        vlabel: What it is, for the legend.
         bins: Number of bins over the range of all groups.
     """
     finite = {label: _finite(values) for label, values in groups.items()}
@@ -61,7 +75,9 @@ def histogram(
                 values, edges, density=True, alpha=0.45, color=colour, label=f"{label} (n = {len(values)})"
             )
     if vline is not None:
-        axes.axvline(vline, color="#111827", linestyle="--", linewidth=1.2, label=f"{vline:.4g}")
+        axes.axvline(
+            vline, color="#111827", linestyle="--", linewidth=1.2, label=f"{vlabel} {vline:.4g}".strip()
+        )
     axes.set_ylim(0, 1.2 * axes.get_ylim()[1])  # room for the legend
     _legend(axes, finite)
     return _save(figure, path)
@@ -122,6 +138,79 @@ def image_grid(
             _frame(axes, border_colours[index])
     if title:
         figure.suptitle(title, fontsize=10, parse_math=False)
+    return _save(figure, path)
+
+
+def scatter_panels(
+    path: Path, points: np.ndarray, panels: Mapping[str, Sequence[str | None]], title: str = ""
+) -> Path:
+    """Draw the same points once for each panel, coloured by the panel's labels; axes without a meaning.
+
+    Args:
+        path: The PNG.
+        points: (N, 2).
+        panels: {title: label of each point}; up to 28 labels differ in colour and shape; None is grey and behind.
+        title: Title of the figure.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7 * len(panels), 5.6), layout="constrained")
+    drawn = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (name, labels) in zip(drawn, panels.items(), strict=True):
+        axes.scatter(*points[[label is None for label in labels]].T, s=9, color="#d1d5db", linewidths=0)
+        known = sorted({label for label in labels if label is not None}, key=lambda text: (len(text), text))
+        for index, label in enumerate(known):
+            turn, colour = divmod(index, len(_COLOURS) - 1)  # the last one is a grey
+            axes.scatter(
+                *points[[other == label for other in labels]].T, s=20, color=_COLOURS[colour], linewidths=0,
+                marker=_MARKERS[turn % len(_MARKERS)], label=label[:_LONGEST_LABEL],
+            )  # fmt: skip
+        axes.set_title(name, fontsize=11, parse_math=False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.spines[:].set_color("#d1d5db")
+        if known:
+            axes.legend(
+                frameon=False,
+                fontsize=8,
+                loc="upper left",
+                bbox_to_anchor=(1, 1),
+                handletextpad=0.1,
+                markerscale=1.5,
+            )
+    if title:
+        figure.suptitle(title, fontsize=11, parse_math=False)
+    return _save(figure, path)
+
+
+def heat_map(path: Path, matrix: np.ndarray, groups: Mapping[str, int], label: str, title: str = "") -> Path:
+    """Draw a square matrix whose rows and columns belong to groups that follow one another.
+
+    Args:
+        path: The PNG.
+        matrix: (N, N); values that are not finite are blank.
+        groups: {name: number of rows}, together N; lines divide them.
+        label: What the values are, beside the colour bar.
+        title: Title.
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 6.2), layout="constrained")
+    axes = figure.subplots()
+    shown = axes.imshow(matrix, cmap="viridis", interpolation="nearest")
+    bar = figure.colorbar(shown, ax=axes, label=label, shrink=0.9)
+    bar.outline.set_visible(False)
+    ends = np.cumsum(list(groups.values()))
+    for end in ends[:-1] - 0.5:
+        axes.axhline(end, color="white", linewidth=0.6)
+        axes.axvline(end, color="white", linewidth=0.6)
+    centres = ends - (np.array(list(groups.values())) + 1) / 2
+    names = [name[:_LONGEST_LABEL] for name in groups]
+    axes.set_xticks(centres, names, rotation=90, fontsize=7, parse_math=False)
+    axes.set_yticks(centres, names, fontsize=7, parse_math=False)
+    axes.tick_params(length=0)
+    axes.spines[:].set_visible(False)
+    axes.set_title(title, fontsize=11, parse_math=False)
     return _save(figure, path)
 
 

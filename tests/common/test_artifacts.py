@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.artifacts import Model, Report, Table, write_json
+from common.artifacts import Model, Report, Table, write_csv, write_json
 from common.config import ConfigError
 
 
@@ -64,3 +64,17 @@ def test_json_is_never_half_written(tmp_path):
         circular["self"] = circular
         write_json(path, circular)
     assert json.loads(path.read_text()) == {"a": 1}
+
+
+def test_a_table_becomes_csv_at_once_or_not_at_all(tmp_path):
+    rows = [("a,b", None, 0.5), ('say "x"', 3, Path("p"))]
+    path = write_csv(tmp_path / "new" / "t.csv", ("name", "count", "share"), iter(rows))
+    assert path.read_text() == 'name,count,share\n"a,b",,0.5\n"say ""x""",3,p\n'
+
+    def broken():
+        yield ("a", 1, 2)
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        write_csv(path, ("other",), broken())
+    assert path.read_text().startswith("name")

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from common.plotting import bars, histogram, image_grid, line_curves
+from common import plotting
+from common.plotting import bars, heat_map, histogram, image_grid, line_curves, scatter_panels
 
 
 def pixels(path):
@@ -25,6 +26,8 @@ def test_line_curves_draw_every_curve(tmp_path):
     path = line_curves(tmp_path / "new" / "curves.png", curves, xlabel="rank", ylabel="share", title="CMC")
     assert shows(path, "#2563eb")
     assert [entry.name for entry in path.parent.iterdir()] == ["curves.png"]
+    log = line_curves(tmp_path / "log.png", curves, xlabel="rank", ylabel="share", title="CMC", xscale="log")
+    assert (pixels(log) != pixels(path)).any()
     one = pixels(line_curves(tmp_path / "one.png", {"a": curves["a"]}, xlabel="rank", ylabel="share"))
     assert (one != pixels(path)).any()
 
@@ -33,12 +36,42 @@ def test_histogram_shows_groups_and_the_marked_value(tmp_path):
     groups = {"same": np.random.default_rng(0).normal(0, 1, 500), "other": [2.0, 2.1, np.nan], "none": []}
     path = histogram(tmp_path / "h.png", groups, xlabel="distance", vline=0.7)
     assert (pixels(path) != pixels(histogram(tmp_path / "g.png", groups, xlabel="distance"))).any()
+    named = histogram(tmp_path / "n.png", groups, xlabel="distance", vline=0.7, vlabel="threshold")
+    assert (pixels(path) != pixels(named)).any()
 
 
 def test_bars(tmp_path):
     assert shows(
         bars(tmp_path / "b.png", {"a": 1.0, "b": 3.5, "c": np.nan}, xlabel="ms", unit=" ms"), "#2563eb"
     )
+
+
+def test_scatter_panels_colour_the_same_points_by_other_labels(tmp_path):
+    points = np.random.default_rng(0).normal(size=(300, 2))
+    who = ["$1_a$" if i % 3 else None for i in range(300)]
+    where = [str(i % 2) for i in range(300)]
+    one = scatter_panels(tmp_path / "one.png", points, {"identity": who})
+    assert shows(one, "#2563eb") and shows(one, "#d1d5db") and not shows(one, "#dc2626")
+    two = scatter_panels(tmp_path / "two.png", points, {"identity": who, "camera": where}, title="t-SNE")
+    assert shows(two, "#dc2626")
+    assert pixels(two).shape[1] == 2 * pixels(one).shape[1]
+
+
+def test_labels_beyond_the_colours_differ_in_shape(tmp_path, monkeypatch):
+    points = np.repeat(np.arange(8.0)[:, None], 2, axis=1)
+    panels = {"identity": [str(i) for i in range(8)]}
+    several = pixels(scatter_panels(tmp_path / "several.png", points, panels))
+    monkeypatch.setattr(plotting, "_MARKERS", "o")
+    assert (several != pixels(scatter_panels(tmp_path / "one.png", points, panels))).any()
+
+
+def test_heat_map_shows_values_and_lines_between_groups(tmp_path):
+    matrix = np.kron(np.eye(2), np.ones((3, 3)))
+    matrix[0, 5] = np.nan
+    path = heat_map(tmp_path / "h.png", matrix, {"$a": 3, "b" * 40: 3}, label="similarity", title="t")
+    assert shows(path, "#fde725") and shows(path, "#440154")
+    one = heat_map(tmp_path / "one.png", matrix, {"$a": 6}, label="similarity", title="t")
+    assert (pixels(path) != pixels(one)).any()
 
 
 def test_image_grid_shows_images_of_any_kind_with_frames(tmp_path):
