@@ -132,7 +132,7 @@ def _rank_view(
         np.maximum(other[part], block[:, -1], out=other[part])
         for row, a, b in zip(block, low[part].tolist(), high[part].tolist(), strict=True):
             if b > a:
-                before[a:b] += len(row) - np.searchsorted(row, thresholds[a:b])
+                before[a:b] += len(row) - row.searchsorted(thresholds[a:b])
 
     # One core per block scales better than BLAS's own threads, which wait for one another.
     parts = [slice(i, i + QUERIES_AT_ONCE) for i in range(0, len(queries), QUERIES_AT_ONCE)]
