@@ -3,7 +3,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from src.metrics._closeness import FeatureCloseness, checked_features
-from src.metrics._error_rates import threshold_at
+from src.metrics._error_rates import supports, threshold_at
 from src.metrics._protocols import PROTOCOLS
 from src.metrics._ranking import rank
 from src.metrics._score import (
@@ -31,6 +31,10 @@ class OpenSetMetrics:
     known: np.ndarray
     unknown: np.ndarray
     sentence: str
+
+    def supports(self, fpir: float) -> bool:
+        """Whether there are enough unknown queries for a false positive identification rate: ten expected errors."""
+        return supports(fpir, len(self.unknown))
 
     def threshold_at(self, fpir: float) -> float:
         """Return the largest threshold at which at most that share of unknown people is taken for someone.

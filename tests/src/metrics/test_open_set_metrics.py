@@ -91,5 +91,6 @@ def test_mistakes_are_named(change, message):
 
 def test_a_rate_that_the_queries_cannot_support_is_refused():
     metrics = open_set_metrics(*case())
+    assert metrics.supports(0.1) and not metrics.supports(0.01)
     with pytest.raises(ValueError, match=r"0.01 needs 1,000 queries of unknown people"):
         metrics.dir(0.01)
