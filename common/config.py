@@ -306,14 +306,15 @@ class UniqueRunFolder(Callback):
         with open_dict(config):
             raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
             assert isinstance(raw, dict)
-            config.hydra.sweep.dir = expand_environment(str(raw["dir"]))
+            folder = Path(expand_environment(str(raw["dir"])))
+            config.hydra.sweep.dir = str(_own_folder(folder, config))
 
     def _claim(self, config: DictConfig, kind: str) -> None:
         raw = OmegaConf.to_container(config.hydra[kind], resolve=False)
         assert isinstance(raw, dict)
         with open_dict(config):
             config.hydra[kind].dir = expand_environment(str(raw["dir"]))
-            folder = Path(config.hydra[kind].dir)
+            folder = _own_folder(Path(config.hydra[kind].dir), config)
             candidate, suffix = folder, 0
             while True:
                 try:
@@ -323,6 +324,19 @@ class UniqueRunFolder(Callback):
                     suffix += 1
                     candidate = folder.with_name(f"{folder.name}_{suffix}")
             config.hydra[kind].dir = str(candidate)
+
+
+def _own_folder(folder: Path, config: DictConfig) -> Path:
+    """The folder itself; for the workers of a distributed training that write no results, one beside it."""
+    from common.cluster import cluster_task
+
+    if OmegaConf.select(config, "training.distribution") != "multi_worker":
+        return folder
+    try:
+        worker, _ = cluster_task()
+    except ConfigError:  # reported when the run starts
+        return folder
+    return folder.with_name(f"{folder.name}_worker_{worker}") if worker else folder
 
 
 def install_hydra_defaults(app_name: str, help_text: str) -> None:

@@ -6,7 +6,7 @@ import random
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -102,10 +102,13 @@ def progress(description: str, total: int | None, unit: str = "") -> Iterator[An
         yield advance
 
 
-def load_tensorflow() -> None:
+def load_tensorflow(before_devices: Callable[[], object] = lambda: None) -> None:
     """Import TensorFlow and find its devices without the dozen lines that it prints; failures are shown in full.
 
     Its C++ libraries write to the file descriptor of standard error before any log level applies.
+
+    Args:
+        before_devices: What must happen after the import and before the devices are fixed.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     sys.stderr.flush()
@@ -116,6 +119,9 @@ def load_tensorflow() -> None:
             import ai_edge_litert.interpreter  # noqa: F401
             import tensorflow as tf
 
+            for logger in ("absl", "tensorflow", "tf2onnx", "faiss"):
+                logging.getLogger(logger).setLevel(logging.ERROR)
+            before_devices()
             devices = [device.name for device in tf.config.list_logical_devices()]
         except BaseException:
             captured.seek(0)
@@ -124,6 +130,4 @@ def load_tensorflow() -> None:
         finally:
             os.dup2(terminal, 2)
             os.close(terminal)
-    for logger in ("absl", "tensorflow", "tf2onnx", "faiss"):
-        logging.getLogger(logger).setLevel(logging.ERROR)
     _LOGGER.info("TensorFlow %s on %s", tf.__version__, ", ".join(devices))

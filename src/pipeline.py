@@ -9,10 +9,12 @@ from typing import Any
 
 from common import tracking
 from common.artifacts import Model, Report, ReportFailedError, Table
+from common.cluster import cluster_task
 from common.config import ConfigError
 from common.run import Run, load_tensorflow, require_free_space, seed_everything
 from src.data.selection import Data, read
 from src.schema import Config
+from src.training.distribution import Distribution, distribution_of
 
 _LOGGER = logging.getLogger(__name__)
 _FREE_BYTES = 1_000_000_000
@@ -36,17 +38,23 @@ def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> N
         folder: Output folder; it exists.
         composed: The configuration as the user wrote it, for the history.
 
+    With `training.distribution: multi_worker` the chief runs all of them, the other processes the training only.
+
     Raises:
         ConfigError: something that the user wrote, or the data, will not do; raised before the first service runs.
         ReportFailedError: a report says so, such as a checklist with `on_failure: fail`.
     """
     start = perf_counter()
     run = Run(folder, config.general.global_seed)
-    load_tensorflow()
+    distribution = _distribution(config)
     model = _starting_model(config)
     services = {name: importlib.import_module(SERVICES[name]) for name in config.services}
     data = _preflight(config, services, model, run)
     seed_everything(run.seed, config.general.deterministic_ops)
+    if not distribution.is_chief:
+        services["training"].run(config, data, model, run)
+        _LOGGER.info("the chief has the results and goes on alone; this worker is done")
+        return
     store = tracking.store_of(config.mlflow.uri)
     _LOGGER.info("operation_mode: %s, output folder: %s", config.operation_mode, folder)
     with tracking.pipeline_run(store, config.general.project_name, folder.name, composed):
@@ -57,6 +65,16 @@ def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> N
         "%s finished after %.0f s, results are in %s", config.operation_mode, perf_counter() - start, folder
     )
     _LOGGER.info("to see the history of runs: %s", store.ui_command)
+
+
+def _distribution(config: Config) -> Distribution:
+    """Load TensorFlow and join the other processes of the training, which must come before it finds its devices."""
+    kind = config.training.distribution if config.training and "training" in config.services else "none"
+    if kind == "multi_worker":
+        worker, workers = cluster_task()
+        _LOGGER.info("worker %d of 0 to %d: waiting for the others", worker, workers - 1)
+    load_tensorflow(before_devices=lambda: distribution_of(kind))
+    return distribution_of(kind)
 
 
 def _starting_model(config: Config) -> Model | None:

@@ -381,6 +381,8 @@ class Training(Strict):
     """Go on with an interrupted training: model.model_path is its `last_augmented_model.keras`."""
     steps_per_epoch: PositiveInt | None = None
     """Batches in an epoch; enough to see every image about once where it is not set."""
+    distribution: Literal["none", "mirrored", "multi_worker"] = "none"
+    """One device, all GPUs of this machine, or several machines: one process each, as `TF_CONFIG` describes them."""
 
     @model_validator(mode="after")
     def _batch_is_p_by_k(self) -> "Training":

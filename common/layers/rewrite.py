@@ -1,5 +1,9 @@
 """Copies of a functional model with another implementation of batch norm and another precision."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
 import keras
 
 from common.layers.fused_batch_norm import FusedBatchNormalization
@@ -19,6 +23,15 @@ def with_fused_batch_norm(model: keras.Model, dtype_policy: str = "float32") -> 
     return _rewrite(model, {keras.layers.BatchNormalization: FusedBatchNormalization}, dtype_policy)
 
 
+def with_synchronized_batch_norm(model: keras.Model) -> keras.Model:
+    """Copy a model for a strategy of `tf.distribute`: batch norm takes its statistics over all replicas.
+
+    To be called in the strategy's scope. Precision is kept; the fused kernel, which knows one device, is not used.
+    """
+    cls = keras.layers.BatchNormalization
+    return _rewrite(model, {FusedBatchNormalization: cls, cls: cls}, None, {"synchronized": True})
+
+
 def with_keras_batch_norm(model: keras.Model) -> keras.Model:
     """Copy a model for saving: Keras's own batch norm, float32 throughout, so that any Keras opens the file.
 
@@ -28,14 +41,21 @@ def with_keras_batch_norm(model: keras.Model) -> keras.Model:
 
 
 def _rewrite(
-    model: keras.Model, replacements: dict[type[keras.Layer], type[keras.Layer]], dtype_policy: str
+    model: keras.Model,
+    replacements: dict[type[keras.Layer], type[keras.Layer]],
+    dtype_policy: str | None,
+    arguments: Mapping[str, Any] = MappingProxyType({}),
 ) -> keras.Model:
+    """Copy a model with other classes of layers; `arguments` are added to theirs, `dtype_policy` None keeps theirs."""
     output_layers = {tensor._keras_history.operation.name for tensor in model.outputs}
 
     def clone(layer: keras.Layer) -> keras.Layer:
-        policy = "float32" if layer.name in output_layers else dtype_policy
-        cls = replacements.get(type(layer), type(layer))
-        return cls.from_config({**layer.get_config(), "dtype": policy})
+        config = layer.get_config()
+        if dtype_policy is not None:
+            config["dtype"] = "float32" if layer.name in output_layers else dtype_policy
+        if type(layer) not in replacements:
+            return type(layer).from_config(config)
+        return replacements[type(layer)].from_config({**config, **arguments})
 
     copy = keras.models.clone_model(model, clone_function=clone, recursive=True)
     copy.set_weights(model.get_weights())

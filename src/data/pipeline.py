@@ -18,6 +18,7 @@ Augment = Callable[[Any, Any], Any]
 
 _READY_BATCHES = 4
 _CHUNK = 256
+_SEEDS = 1_000_003  # between the seeds of two parts of a batch
 
 
 def training_batches(
@@ -31,6 +32,8 @@ def training_batches(
     epochs: int = 1,
     cache: Path | str | None = None,
     augment: Augment | None = None,
+    part: int = 0,
+    parts: int = 1,
 ) -> tf.data.Dataset:
     """P x K batches of one or several epochs, in one stream.
 
@@ -48,15 +51,17 @@ def training_batches(
         epoch: Number of the first epoch.
         epochs: How many epochs the stream holds; each has `steps_per_epoch(len(samples), p, k)` batches.
         cache: None decodes files anew each time; `memory` or a folder keeps the resized images as uint8.
-        augment: Applied to pixels in [0, 255] before rescaling.
+        augment: Applied to pixels in [0, 255] before rescaling; each part of a batch draws for itself.
+        part: Which part of every batch to load, from 0.
+        parts: Into how many parts of P / `parts` identities every batch is divided.
 
     Returns:
-        Dataset of {"images": float32 (P*K, H, W, C) rescaled, "labels": int32 (P*K,), "index": int32 (P*K,)
-        into `samples`}.
+        Dataset of {"images": float32 (P*K / parts, H, W, C) rescaled, "labels": int32 (P*K / parts,), "index": int32
+        (P*K,) into `samples`, of all parts}.
 
     Raises:
         ConfigError: there are fewer than P identities.
-        ValueError: labels and samples differ in length.
+        ValueError: labels and samples differ in length, or P is no multiple of `parts`.
     """
     labels = np.asarray(labels, dtype=np.int32)
     if labels.shape != (len(samples),):
@@ -64,14 +69,21 @@ def training_batches(
     steps = steps_per_epoch(len(samples), p, k)
     check_identities(labels, p)
     batches = _index_batches(labels, p, k, seed, epoch, epochs)
-    images = _images_of(batches, samples, preprocessing, p * k, cache)
+    if p % parts:
+        raise ValueError(f"P must be a multiple of parts, got {p} and {parts}")
+    size = p * k // parts
+    own = batches if parts == 1 else batches.map(lambda index: index[part * size : (part + 1) * size])
+    images = _images_of(own, samples, preprocessing, size, cache)
     known_labels = tf.constant(labels)
 
     def finish(step: Any, index_and_pixels: tuple[Any, Any]) -> dict[str, Any]:
         index, pixels = index_and_pixels
         values = tf.cast(pixels, tf.float32)
         if augment is not None:
-            values = augment(values, tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)]))
+            values = augment(
+                values,
+                tf.stack([tf.constant((seed + part * _SEEDS) % 2**31, tf.int32), tf.cast(step, tf.int32)]),
+            )
         return {
             "images": preprocessing.rescale(values),
             "labels": tf.gather(known_labels, index),
@@ -79,6 +91,8 @@ def training_batches(
         }
 
     dataset = images.enumerate(epoch * steps).map(finish, tf.data.AUTOTUNE, deterministic=True)
+    if parts > 1:
+        dataset = tf.data.Dataset.zip(dataset, batches).map(lambda batch, index: {**batch, "index": index})
     return dataset.apply(tf.data.experimental.assert_cardinality(steps * epochs)).prefetch(_READY_BATCHES)
 
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ import numpy as np
 from common import plotting
 from common.artifacts import Model
 from common.config import ConfigError
-from common.layers.rewrite import with_fused_batch_norm
+from common.layers.rewrite import with_fused_batch_norm, with_synchronized_batch_norm
 from common.layers.start_statistics import start_statistics
 from common.run import Run, require_free_space
 from src.augmentation._sequence import sequence
@@ -29,6 +30,7 @@ from src.schema import Config, Training
 from src.training import validation
 from src.training.callbacks import build_callback, make_callbacks
 from src.training.checkpoint import Best, Progress, read_checkpoint, save_checkpoint
+from src.training.distribution import Distribution, distribution_of, take_whole_gradients
 from src.training.fit import fit
 from src.training.frozen_layers import freeze, table_of
 from src.training.step import losses_of, make_training_step, make_validation_step
@@ -55,6 +57,14 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             f"{wanted} identities, the training set has {identities}; set batch_size to "
             f"{identities * training.images_per_identity} or less"
         )
+    distribution = distribution_of(training.distribution)
+    if wanted % distribution.replicas:
+        raise ConfigError(
+            f"training.batch_size {training.batch_size} with images_per_identity {training.images_per_identity} is "
+            f"{wanted} identities, which {distribution.replicas} replicas (training.distribution: "
+            f"{training.distribution}) cannot share evenly; set batch_size to a multiple of "
+            f"{distribution.replicas * training.images_per_identity}"
+        )
     preprocessing = preprocessing_of(config, model.input_shape if model else config.model.input_shape)
     if config.model.model_name == "custom_model":
         build_backbone(config.model)
@@ -66,6 +76,9 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     check_monitors(training.callbacks, monitors(losses_of(training), data.validation_is_retrieval))
     for name, arguments in training.callbacks.items():
         _built(f"callback '{name}'", build_callback, name, arguments or {})
+    images = [(sample.path.name, sample.identity, sample.camera) for sample in data.training]
+    start = read_checkpoint(model.path) if model and training.resume_training else None
+    distribution.require_same("training images or settings", repr((images, training, start)))
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
@@ -91,8 +104,10 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
         "images": len(data.training),
         "model_name": network.name,
     }
-    done = _fit(config, start, data, labels, preprocessing, folder, run)
-    _plot(done, run.folder)
+    distribution = distribution_of(training.distribution)
+    done = _fit(config, start, data, labels, preprocessing, folder, run, distribution)
+    if distribution.is_chief:
+        _plot(done, run.folder)
     saved = Model(
         files={"keras": folder / "best_model.keras"},
         precision="float32",
@@ -101,7 +116,8 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
         preprocessing=asdict(preprocessing),
         trained_on=trained_on,
     )
-    saved.save()
+    if distribution.is_chief:
+        saved.save()
     return saved
 
 
@@ -181,20 +197,32 @@ def _fit(
     preprocessing: Preprocessing,
     folder: Path,
     run: Run,
+    distribution: Distribution,
 ) -> Progress:
     training, network = start.training, start.network
     policy = "float32" if training.mixed_precision == "none" else f"mixed_{training.mixed_precision}"
     trained = with_fused_batch_norm(network, policy)
-    optimizer = _optimizer(training)
-    if start.optimizer is not None:
-        optimizer = _restored(start.optimizer, trained)
-    trained.compile(optimizer=optimizer, jit_compile=False)
     p, k = training.batch_size // training.images_per_identity, training.images_per_identity
     steps = training.steps_per_epoch or steps_per_epoch(len(data.training), p, k)
-    batches = _stream(config, data, labels, preprocessing, training, steps, start.done, run.seed)
+    stream = partial(_stream, config, data, labels, preprocessing, training, steps, start.done, run.seed)
+    batches = stream()
     if config.model.model_name is not None and not config.model.pretrained:
         start_statistics(trained, next(iter(batches))["images"])
     losses = losses_of(training)
+    with distribution.scope():
+        if distribution.is_distributed:
+            batches = stream(distribution.worker, distribution.workers)
+            trained = with_synchronized_batch_norm(trained)
+            trained.set_weights(distribution.from_chief(trained.get_weights()))
+        optimizer = _optimizer(training)
+        if start.optimizer is not None:
+            optimizer = _restored(start.optimizer, trained)
+        trained.compile(optimizer=optimizer, jit_compile=False)
+        step = make_training_step(trained, optimizer, losses, compiled=not distribution.is_distributed)
+    if distribution.is_distributed:
+        take_whole_gradients(optimizer)
+        step = distribution.over_replicas(step)
+    validate = _validator(data, trained, losses, labels, preprocessing)
     settings = {
         "network": network.name,
         "identities": network.output["logits"].shape[-1],
@@ -203,17 +231,20 @@ def _fit(
         "training": training.model_dump(mode="json"),
     }
     return fit(
-        step=make_training_step(trained, optimizer, losses),
+        step=step,
         batches=batches,
         epochs=training.epochs,
         steps_per_epoch=steps,
-        validate=_validator(data, trained, losses, labels, preprocessing),
+        validate=lambda: distribution.average(validate()),
         callbacks=make_callbacks(trained, training.callbacks, run.make(config.general.logs_dir)),
         done=start.done,
-        save=_saver(network, trained, optimizer, preprocessing, settings, folder),
+        save=_saver(network, trained, optimizer, preprocessing, settings, folder)
+        if distribution.is_chief
+        else lambda done, is_best: None,
         names_of=lambda index: [str(data.training[i].path) for i in index],
         folder=run.folder,
-        seed=run.seed,
+        seed=run.seed + distribution.worker,
+        any_worker=distribution.any_worker,
     )
 
 
@@ -226,8 +257,13 @@ def _stream(
     steps: int,
     done: Progress,
     seed: int,
+    part: int = 0,
+    parts: int = 1,
 ) -> Any:
-    """All batches that are not done yet; the stream has its own epochs, which `training.steps_per_epoch` may cut."""
+    """All batches that are not done yet, or one of several parts of each.
+
+    The stream has its own epochs, which `training.steps_per_epoch` may cut.
+    """
     p, k = training.batch_size // training.images_per_identity, training.images_per_identity
     natural = steps_per_epoch(len(data.training), p, k)
     first, skipped = divmod(done.epoch * steps + done.step, natural)
@@ -237,6 +273,8 @@ def _stream(
         epochs=max(1, -(-training.epochs * steps // natural) - first),
         cache=None if config.dataset.cache == "none" else config.dataset.cache,
         augment=sequence(config.data_augmentation),
+        part=part,
+        parts=parts,
     )  # fmt: skip
     return batches.skip(skipped)
 

@@ -57,6 +57,7 @@ def fit(
     names_of: Callable[[np.ndarray], list[str]],
     folder: Path,
     seed: int = 0,
+    any_worker: Callable[[bool], bool] = bool,
 ) -> Progress:
     """Train for a number of epochs, from the beginning or from where a checkpoint stands.
 
@@ -64,7 +65,8 @@ def fit(
 
     Args:
         step: Updates the network on (images, labels) and returns scalars, among them `loss`.
-        batches: Stream of `{"images", "labels", "index"}` from the first batch that is not done.
+        batches: Stream of `{"images", "labels", "index"}` from the first batch that is not done; `index` is of the
+            whole batch, also where this process has a part of its images.
         epochs: Number of epochs in all.
         steps_per_epoch: Batches in an epoch.
         validate: Returns the `val_*` scalars of the network as it is.
@@ -74,6 +76,7 @@ def fit(
         names_of: File names of a batch's indices, for the report of a loss that is not finite.
         folder: Where that report goes.
         seed: Seed of dropout.
+        any_worker: Whether a condition holds in any process of the training, so that all of them stop together.
 
     Returns:
         The progress at the end; its history has one value an epoch for each scalar.
@@ -101,11 +104,11 @@ def fit(
                         if not np.isfinite(scalars["loss"]):
                             _stop_diverged(scalars, names_of(np.array(batch["index"])), epoch, number, folder)
                         callbacks.on_train_batch_end(number, scalars)
-                        advance(1, running.add(scalars, len(batch["labels"])))
-                        if interrupted:
+                        advance(1, running.add(scalars, len(batch["index"])))
+                        if any_worker(bool(interrupted)):
                             here = replace(done, step=running.steps, sums=running.sums)
                             save(replace(here, callbacks=callback_numbers(callbacks)), False)
-                            _leave(interrupted[0], epoch, number)
+                            _leave(interrupted[0] if interrupted else signal.SIGTERM, epoch, number)
                 done, is_best = _finish_epoch(done, running, validate, callbacks)
                 save(done, is_best)
                 if network.stop_training:

@@ -6,6 +6,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from src.training.distribution import mean_over_replicas, whole_batch
+
 Losses = Mapping[str, tuple[float, Callable[[Mapping[str, Any], Any], Any]]]
 """Name to (weight, function of the network's outputs and the labels)."""
 
@@ -39,14 +41,15 @@ def forward(network: keras.Model, losses: Losses, images: Any, labels: Any, trai
     Args:
         network: Images (N, H, W, C) to a dict with `features`, `embedding`, `logits`.
         losses: What to add up.
-        images: Rescaled images (N, H, W, C).
+        images: Rescaled images (N, H, W, C); under a strategy, this replica's part of the batch.
         labels: Integers (N,).
         training: Batch statistics and dropout, or not.
 
     Returns:
-        Scalars: `loss`, one `<name>_loss` each, and `accuracy` of the classifier.
+        Scalars of the whole batch: `loss`, one `<name>_loss` each, and `accuracy` of the classifier.
     """
     outputs = {name: ops.cast(value, "float32") for name, value in network(images, training=training).items()}
+    outputs, labels = whole_batch(outputs, labels)
     values = {f"{name}_loss": function(outputs, labels) for name, (_, function) in losses.items()}
     total = sum(losses[name][0] * values[f"{name}_loss"] for name in losses)
     correct = ops.equal(ops.argmax(outputs["logits"], axis=-1), ops.cast(labels, "int64"))
@@ -58,11 +61,14 @@ def make_training_step(
 ) -> Callable[[Any, Any], dict[str, Any]]:
     """Return `step(images, labels)`, which updates the network once and returns the scalars of `forward`.
 
+    One device runs it as it is, each replica of a strategy on its part of the batch.
+
     Args:
         network: Trained in place.
         optimizer: Applied to the trainable variables; a loss-scaling one is honoured.
         losses: What to add up.
-        compiled: False runs eagerly, for tests: tracing a deep network takes tens of seconds.
+        compiled: False runs eagerly, for a strategy that traces it itself, and for tests: tracing a deep network
+            takes tens of seconds.
     """
     import tensorflow as tf
 
@@ -74,8 +80,10 @@ def make_training_step(
             scalars = forward(network, losses, images, labels, training=True)
             total = scalars["loss"] + sum(network.losses, ops.zeros(()))
             scaled = optimizer.scale_loss(total)
-        optimizer.apply(tape.gradient(scaled, [v.value for v in variables]), variables)
-        return {**scalars, "loss": total}
+        gradients = tape.gradient(scaled, [v.value for v in variables])
+        optimizer.apply(mean_over_replicas(gradients), variables)
+        scalars["loss"] = total
+        return dict(zip(scalars, mean_over_replicas(list(scalars.values())), strict=True))
 
     return _compile(step, network) if compiled else step
 
