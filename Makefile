@@ -29,6 +29,7 @@ lock: $(VENV)/.development
 	$(BIN)/pip-compile $(LOCK) --output-file=requirements.txt requirements.in
 	$(BIN)/pip-compile $(LOCK) --output-file=requirements-dev.txt requirements-dev.in
 	$(BIN)/pip-compile $(LOCK) --output-file=requirements-gpu.txt requirements-gpu.in
+	$(BIN)/pip-compile $(LOCK) --output-file=requirements-device.txt requirements-device.in
 LOCK := --quiet --allow-unsafe --strip-extras --no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 $(VENV)/.created:
