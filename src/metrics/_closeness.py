@@ -47,6 +47,7 @@ class FeatureCloseness:
             # keeps the terms small, so that float32 loses less in their difference.
             self._centre = gallery.mean(axis=0, dtype=np.float64).astype(self._dtype)
             self._query = query.astype(self._dtype) - self._centre
+            self._squares = np.square(self._query).sum(axis=1)
             longest = max(_lengths(self._prepared(chunk)).max() for chunk in chunks(len(gallery)))
             self.tie = (tie * (_lengths(self._query) + longest) * longest).astype(self._dtype)
 
@@ -59,11 +60,10 @@ class FeatureCloseness:
         return lambda queries: self._query[queries] @ gallery.T - bias
 
     def as_distance(self, queries: np.ndarray, closeness: np.ndarray) -> np.ndarray:
-        """Turn closeness (queries, ...) into the distance that it stands for: 1 - cosine, or the Euclidean one."""
+        """Turn closeness (pairs,) of queries (pairs,) into distances: 1 - cosine, or Euclidean."""
         if self._normalise:
             return 1 - closeness
-        squares = np.square(self._query[queries]).sum(axis=1).reshape(-1, *[1] * (closeness.ndim - 1))
-        return np.sqrt(np.maximum(squares - 2 * closeness, 0))
+        return np.sqrt(np.maximum(self._squares[queries] - 2 * closeness, 0))
 
     def _prepared(self, images: np.ndarray | slice) -> np.ndarray:
         features = self._gallery[images].astype(self._dtype)

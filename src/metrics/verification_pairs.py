@@ -1,8 +1,8 @@
 import numpy as np
 
 from src.metrics._closeness import QUERIES_AT_ONCE, FeatureCloseness, checked_features, chunks
-from src.metrics._protocols import PROTOCOLS
-from src.metrics._ranking import views
+from src.metrics._protocols import PROTOCOLS, Protocol
+from src.metrics._ranking import Labels, views
 from src.metrics._score import DISTANCES, Cameras, Ids, checked_labels, not_junk, one_of
 
 
@@ -47,32 +47,48 @@ def verification_pairs(
     closeness = FeatureCloseness(query, gallery, distance)
     random = np.random.default_rng(seed)
     kept = min(max_impostors / (len(query) * len(gallery)), 1.0)
-    genuine, impostor = [], []
+    genuine, impostor = [np.zeros(0, np.float32)], [np.zeros(0, np.float32)]
     for queries, seen in views(labels, rules, np.arange(len(query)), not_junk(labels, rules)):
         for images in (seen[part] for part in chunks(len(seen))):
             against = closeness.against(images)
             for start in range(0, len(queries), QUERIES_AT_ONCE):
                 part = queries[start : start + QUERIES_AT_ONCE]
-                block = closeness.as_distance(part, against(part))
-                same = labels.query_codes[part, None] == labels.gallery_codes[images]
-                cells = _some(block.size, kept, random)
-                impostor.append(block.ravel()[cells][~same.ravel()[cells]])
-                if rules.drops_same_camera:
-                    same &= labels.query_cameras[part, None] != labels.gallery_cameras[images]
-                genuine.append(block[same])
-    pairs = np.concatenate(genuine).astype(np.float32), np.concatenate(impostor).astype(np.float32)
-    for name, values in zip(("genuine", "impostor"), pairs, strict=True):
+                block = against(part).ravel()
+                own, others = _cells(labels, rules, part, images, kept, random)
+                for pairs, cells in ((genuine, own), (impostor, others)):
+                    pairs.append(closeness.as_distance(part[cells // len(images)], block[cells]))
+    found = np.concatenate(genuine).astype(np.float32), np.concatenate(impostor).astype(np.float32)
+    for name, values in zip(("genuine", "impostor"), found, strict=True):
         if not len(values):
             raise ValueError(
                 f"protocol '{protocol}' leaves no {name} pair of {len(query)} queries and {len(gallery)} images"
             )
-    return pairs
+    return found
 
 
-def _some(n: int, share: float, random: np.random.Generator) -> np.ndarray | slice:
+def _cells(
+    labels: Labels,
+    rules: Protocol,
+    queries: np.ndarray,
+    images: np.ndarray,
+    share: float,
+    random: np.random.Generator,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the genuine pairs that count, and a share of the impostor pairs, as query * images + image."""
+    query_codes, codes = labels.query_codes[queries], labels.gallery_codes[images]
+    own = np.flatnonzero(query_codes[:, None] == codes)
+    if rules.drops_same_camera:
+        rows, columns = np.divmod(own, len(images))
+        own = own[labels.query_cameras[queries[rows]] != labels.gallery_cameras[images[columns]]]
+    others = _some(len(queries) * len(images), share, random)
+    rows, columns = np.divmod(others, len(images))
+    return own, others[query_codes[rows] != codes[columns]]
+
+
+def _some(n: int, share: float, random: np.random.Generator) -> np.ndarray:
     """Return which of n cells to keep, each with the same probability; the gaps between them are geometric."""
     if share >= 1:
-        return slice(None)
+        return np.arange(n)
     expected = n * share
     cells: np.ndarray = np.cumsum(random.geometric(share, int(expected + 8 * expected**0.5 + 16))) - 1
     return cells[cells < n]

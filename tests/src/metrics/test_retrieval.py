@@ -131,6 +131,15 @@ def test_the_first_match_is_what_cmc_counts():
         assert metrics.rank(rank) == np.mean(metrics.first_match[~np.isnan(metrics.first_match)] <= rank)
 
 
+@pytest.mark.parametrize("protocol", sorted(PROTOCOLS))
+def test_one_identity_is_always_found(protocol):
+    features = np.random.default_rng(0).normal(size=(8, 4))
+    metrics = retrieval_metrics(
+        features[:3], features[3:], [1] * 3, [1] * 5, [6] * 3, [1] * 5, protocol=protocol
+    )
+    assert (metrics.rank1, metrics.mAP, metrics.mINP, metrics.num_valid_queries) == (1, 1, 1, 3)
+
+
 def test_a_gallery_smaller_than_max_rank():
     metrics = retrieval_metrics(np.eye(3), np.eye(3), [1, 2, 3], [1, 3, 2], protocol="no_camera", max_rank=50)
     assert metrics.cmc.shape == (50,)

@@ -156,5 +156,7 @@ def test_a_sample_of_impostors_is_fair():
 def test_sets_without_pairs_are_refused():
     with pytest.raises(ValueError, match="leaves no genuine pair of 2 queries and 2 images"):
         verification_pairs(np.eye(2), np.eye(2), [1, 2], [3, 4], protocol="no_camera")
+    with pytest.raises(ValueError, match="leaves no genuine pair"):  # nothing is seen at all
+        verification_pairs(np.eye(2), np.eye(2), [1, 2], [1, 2], [3, 3], [2, 2], protocol="sysu_mm01")
     with pytest.raises(ValueError, match="leaves no impostor pair"):
         verification_pairs(np.eye(2), np.eye(2), [1, 1], [1, 1], protocol="no_camera")
