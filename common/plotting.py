@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
+_GAP = 0.08  # inches between images
 _MARKERS = "o^sD"
 _MARKED_POINTS = 30
 _LONGEST_LABEL = 14
@@ -122,22 +123,40 @@ def image_grid(
         if given is not None and len(given) != len(images):
             raise ValueError(f"image_grid: {len(images)} images but {len(given)} {name}")
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 
+    # One pair of axes in inches: a pair for each image takes seconds
     rows = -(-len(images) // columns)
-    ratio = max(image.shape[0] / image.shape[1] for image in images)
-    figure = Figure(figsize=(1.1 * columns + 0.2, (1.1 * ratio + 0.3) * rows + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).ravel()
-    for axes in grid:
-        axes.set_axis_off()
-    for index, (axes, image) in enumerate(zip(grid, images, strict=False)):
+    tallest = max(image.shape[0] / image.shape[1] for image in images)  # every image is 1 inch wide
+    above = 0 if titles is None else 0.04 + 0.13 * max(text.count("\n") + 1 for text in titles)
+    width = _GAP + (1 + _GAP) * columns
+    height = _GAP + (above + tallest + _GAP) * rows + (0.3 if title else 0)
+    figure = Figure(figsize=(width, height))
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    for index, image in enumerate(images):
+        row, column = divmod(index, columns)
+        left, bottom = _GAP + (1 + _GAP) * column, (above + tallest + _GAP) * (rows - 1 - row) + _GAP
+        size = image.shape[0] / image.shape[1]
         image = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
-        axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1)
+        place = (left, left + 1, bottom + tallest - size, bottom + tallest)
+        axes.imshow(image, cmap="gray", vmin=0, vmax=255 if image.dtype == np.uint8 else 1, extent=place)
         if titles is not None:
-            axes.set_title(titles[index], fontsize=7, pad=2, parse_math=False)
+            axes.text(
+                left + 0.5,
+                place[3] + 0.04,
+                titles[index],
+                fontsize=7,
+                ha="center",
+                va="bottom",
+                parse_math=False,
+            )
         if border_colours is not None and border_colours[index] is not None:
-            _frame(axes, border_colours[index])
+            frame = Rectangle((left, place[2]), 1, size, fill=False, color=border_colours[index], linewidth=3)
+            axes.add_patch(frame)
+    axes.set(xlim=(0, width), ylim=(0, height))
     if title:
-        figure.suptitle(title, fontsize=10, parse_math=False)
+        axes.text(width / 2, height - 0.06, title, fontsize=10, ha="center", va="top", parse_math=False)
     return _save(figure, path)
 
 
@@ -226,14 +245,6 @@ def _figure(xlabel: str, ylabel: str, title: str, height: float = 4.2) -> tuple[
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     return figure, axes
-
-
-def _frame(axes: Any, colour: str | None) -> None:
-    axes.set_axis_on()
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set(color=colour, linewidth=3)
 
 
 def _legend(axes: Any, entries: Mapping[str, Any]) -> None:
