@@ -15,6 +15,8 @@ LOSSES = Registry("loss", "src.losses")
 DATASETS = Registry("dataset", "src.data.readers")
 AUGMENTATIONS = Registry("augmentation", "src.augmentation")
 BASELINES = Registry("baseline", "src.metrics.baselines")
+PROTOCOLS = Registry("protocol", "src.metrics.protocols")
+RERANKING = Registry("re-ranking", "src.metrics.reranking")
 SCHEDULES = Registry("learning-rate schedule", "common.schedules")
 
 BUILT_IN_CALLBACKS = ("ModelCheckpoint", "TensorBoard", "CSVLogger")

@@ -6,6 +6,7 @@ live in their signatures.
 
 import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJsonSchema, model_validator
@@ -18,6 +19,8 @@ from src.registries import (
     BASELINES,
     DATASETS,
     MODELS,
+    PROTOCOLS,
+    RERANKING,
     check_callback,
     check_callbacks,
     check_optimizer,
@@ -453,6 +456,13 @@ class Quantization(Strict):
 Target = Literal["host", "qnn_htp_emulator"]
 
 
+EvaluationProtocol = Annotated[
+    Component,
+    _checked(partial(PROTOCOLS.check, given=("query", "gallery", "distance", "max_rank"))),
+]
+Reranking = Annotated[Component, _checked(partial(RERANKING.check, given=("query", "gallery", "features")))]
+
+
 class Evaluation(Strict):
     """Retrieval on the test set: CMC, mAP, mINP."""
 
@@ -460,8 +470,12 @@ class Evaluation(Strict):
     """`qnn_htp_emulator` also scores the INT8 `.onnx` on Qualcomm's emulator of the NPU; 0.1 to 5 s an image."""
     reid_distance_metric: Literal["cosine", "euclidean"] = "cosine"
     """Distance between L2-normalised embeddings."""
-    protocol: Literal["market1501", "no_camera"] | None = None
-    """Which gallery images count; the data set's own protocol where it is not set."""
+    protocol: EvaluationProtocol | None = None
+    """How images are divided and counted, with its arguments; by the cameras of the layout where it is not set."""
+    reranking: Reranking | None = None
+    """Adds rows whose ranking is corrected by the neighbourhoods of the whole test set."""
+    false_match_rate: Share | None = None
+    """Rate for which a threshold is suggested, chosen on validation data; the lowest that it supports by default."""
     max_rank: PositiveInt = 50
     """Length of the CMC curve."""
     batch_size: PositiveInt = 64

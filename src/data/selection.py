@@ -110,6 +110,8 @@ def _needed(config: Config) -> list[str]:
             purposes += ["training"]
     if {"evaluation", "benchmarking"} & set(config.services) or "training" in config.services:
         purposes += ["query", "gallery"]
+    if "evaluation" in config.services:
+        purposes += ["validation"]
     if "prediction" in config.services:
         own = config.dataset.prediction_query_path is not None
         purposes += _PREDICTION if own else ["query", "gallery"]

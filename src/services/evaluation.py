@@ -1,48 +1,118 @@
 """Evaluation: retrieval on the test set of every file of a model, float and INT8 through one code path."""
 
 import logging
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import keras
 import numpy as np
 
-from common import plotting
-from common.artifacts import Model, Report, Table
+from common.artifacts import Model, Report, Table, write_csv
 from common.config import ConfigError
+from common.html_report import html_report
 from common.run import Run
 from common.runtime.htp_emulator import HtpEmulator
 from src.data.pipeline import load_pixels
 from src.data.preprocessing import Preprocessing
+from src.data.sample import Sample
 from src.data.selection import Data, preprocessing_for
+from src.metrics._images import Images
+from src.metrics.matrix_metrics import matrix_metrics
+from src.metrics.operating_point import OperatingPoint
 from src.metrics.retrieval import RetrievalMetrics
-from src.registries import BASELINES
+from src.metrics.trial_metrics import TrialMetrics
+from src.metrics.verification import Verification
+from src.registries import BASELINES, PROTOCOLS, RERANKING
 from src.schema import Config
+from src.services._analysis import (
+    breakdowns,
+    images_of,
+    intervals,
+    open_set_numbers,
+    verification_numbers,
+    verification_of,
+)
 from src.services._embed import embed, embed_with, l2_normalize
+from src.services._pictures.evaluation_pictures import Scored, evaluation_pictures
 from src.services._target import check_target, emulates, open_on
-from src.training.validation import embedder, score
+from src.training.validation import default_protocol, embedder, split_query_gallery
 
 _LOGGER = logging.getLogger(__name__)
 _RUNNABLE = ("keras", "onnx", "tflite", "qnn_context")
 _SHOWN = ("rank1", "rank5", "rank10", "mAP", "mINP")
-_PAIRS = 20_000
 _CHUNK = 512
+_GIVES_DISTANCES = "k_reciprocal_distances"
+_EACH_SIDE_ALONE = "neighbor_feature_centralization"
+_ONE_GALLERY = ("market1501", "no_camera", "msmt17", "veri776")
+_NUMBER_TABLES = {
+    "Certainty: 95 % intervals over identities, or deviation over trials, %": {
+        "rank1 from": "rank1_low",
+        "rank1 to": "rank1_high",
+        "mAP from": "mAP_low",
+        "mAP to": "mAP_high",
+        "rank1 +-": "rank1_deviation",
+        "mAP +-": "mAP_deviation",
+        "mINP +-": "mINP_deviation",
+    },
+    "Verification: is it the same person? %": {
+        "EER": "eer",
+        "TAR at FAR 0.01 %": "tar_at_far_0.0001",
+        "TAR at FAR 0.1 %": "tar_at_far_0.001",
+        "TAR at FAR 1 %": "tar_at_far_0.01",
+        "suggested threshold": "threshold",
+        "false match rate there": "false_match_rate",
+        "false non-match rate there": "false_non_match_rate",
+    },
+    "Half of the people unknown to the gallery, %": {
+        "DIR at FPIR 1 %": "dir_at_fpir_0.01",
+        "DIR at FPIR 10 %": "dir_at_fpir_0.1",
+    },
+}
+
+Metrics = RetrievalMetrics | TrialMetrics
 
 
 @dataclass(frozen=True)
 class _Score:
-    """One row of the comparison."""
+    """One row of the comparison.
+
+    Attributes:
+        name: The model's file, or the baseline.
+        precision: `float32`, `int8` or `baseline`.
+        runtime: Where it was measured.
+        metrics: Of the protocol that the configuration asks for.
+        size: Of the file, in bytes.
+        reranking: Name of what corrected the ranking, if anything.
+        scored: Embeddings and what pictures are made of; of models without re-ranking only.
+        numbers: Metrics beyond `_SHOWN`, by name.
+    """
 
     name: str
     precision: str
     runtime: str
-    metrics: RetrievalMetrics
+    metrics: Metrics
     size: int | None = None
+    reranking: str = ""
+    scored: Scored | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """The first part of the names of its metrics."""
+        name = f"{self.precision}/{self.name if self.precision == 'baseline' else self.runtime}"
+        return f"{name}/{self.reranking}" if self.reranking else name
+
+    @property
+    def title(self) -> str:
+        """Its name in tables."""
+        return f"{self.name} + {self.reranking}" if self.reranking else self.name
 
     @property
     def values(self) -> tuple[float, ...]:
+        """What `_SHOWN` names."""
         cmc = self.metrics.cmc
         ranks = [float(cmc[min(rank, len(cmc)) - 1]) for rank in (1, 5, 10)]
         return (*ranks, float(self.metrics.mAP), float(self.metrics.mINP))
@@ -52,35 +122,53 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """Check that the test set can be scored.
 
     Raises:
-        ConfigError: no query has its identity in the gallery, or the preprocessing or the target does not fit
-            the model.
+        ConfigError: no query has its identity in the gallery, the protocol does not fit the images, or the
+            preprocessing or the target does not fit the model.
     """
     if not {s.identity for s in data.query} & {s.identity for s in data.gallery}:
         raise ConfigError(
             "no query identity is in the gallery, so nothing can be scored: dataset.test_query_path holds "
             f"{len(data.query)} images, dataset.test_gallery_path {len(data.gallery)}; are they of one test set?"
         )
+    if config.evaluation.protocol is not None:
+        # Random vectors show at once what the protocol misses in the images.
+        random = np.random.default_rng(0)
+        query, gallery = (
+            images_of(random.normal(size=(len(part), 2)), part) for part in (data.query, data.gallery)
+        )
+        try:
+            metrics = _retrieval(config, query, gallery)
+        except (ValueError, OSError) as error:
+            raise ConfigError(f"evaluation.protocol: {error}") from error
+        _check_reranking(config, metrics)
     if model is not None:
         preprocessing_for(config, model)
     check_target(config, "evaluation", model)
 
 
+def _check_reranking(config: Config, metrics: Metrics) -> None:
+    reranking = config.evaluation.reranking
+    if reranking is not None and reranking.name == _GIVES_DISTANCES and not _is_plain(metrics):
+        raise ConfigError(
+            f"evaluation.reranking {_GIVES_DISTANCES} needs one gallery for all queries, which evaluation.protocol "
+            f"does not have: use average_query_expansion or {_EACH_SIDE_ALONE}"
+        )
+
+
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     """Score a model, the model that it was made from, and the baselines that the configuration asks for."""
     assert model is not None
-    folder = run.make("evaluation")
     preprocessing = preprocessing_for(config, model)
-    scores, figures = [], []
-    rows = [(*row, "host") for row in _files(model)]
+    files = [(*row, "host") for row in _files(model)]
     if emulates(config.evaluation.target, model):
-        rows.append((model, model.path, config.evaluation.target))
-    for file_model, path, target in rows:
-        query, gallery, result = _score_file(config, data, file_model, path, target, preprocessing)
-        scores.append(result)
-        figures.append(_histogram(folder, result, query, gallery, data))
-    scores += _baselines(config, data, preprocessing, model)
-    figures.append(_cmc_curves(folder, scores))
-    return _report(scores, figures)
+        files.append((model, model.path, config.evaluation.target))
+    scores = [
+        score
+        for file_model, path, target in files
+        for score in _score_file(config, data, file_model, path, target, preprocessing, run.seed)
+    ]
+    baselines = _baselines(config, data, preprocessing, model)
+    return _report(config, data, model, scores, baselines, preprocessing, run)
 
 
 def _files(model: Model) -> Iterator[tuple[Model, Path]]:
@@ -93,81 +181,271 @@ def _files(model: Model) -> Iterator[tuple[Model, Path]]:
 
 
 def _score_file(
-    config: Config, data: Data, model: Model, path: Path, target: str, preprocessing: Preprocessing
-) -> tuple[np.ndarray, np.ndarray, _Score]:
-    batch = config.evaluation.batch_size
+    config: Config,
+    data: Data,
+    model: Model,
+    path: Path,
+    target: str,
+    preprocessing: Preprocessing,
+    seed: int,
+) -> Iterator[_Score]:
+    """The row of a file, and that of its re-ranked results where they are asked for."""
+    held_out = _threshold_samples(data)
     with open_on(target, path, config) as runtime:
-        query = embed_with(runtime, data.query, preprocessing, batch, f"{path.name}: query")
-        gallery = embed_with(runtime, data.gallery, preprocessing, batch, f"{path.name}: gallery")
-        name = runtime.name
-    metrics = _score(config, query, gallery, data)
-    return query, gallery, _Score(path.name, model.precision, name, metrics, path.stat().st_size)
+        where, batch = runtime.name, config.evaluation.batch_size
+
+        def embedded(samples: Sequence[Sample], part: str) -> Images:
+            return images_of(
+                embed_with(runtime, samples, preprocessing, batch, f"{path.name}: {part}"), samples
+            )
+
+        query, gallery = embedded(data.query, "query"), embedded(data.gallery, "gallery")
+        validation = embedded(held_out, "validation") if held_out else None
+    metrics = _retrieval(config, query, gallery)
+    plain = metrics if _is_plain(metrics) else _plain(config, query, gallery)
+    verification = verification_of(query, gallery, plain.protocol, plain.distance)
+    point = None
+    if verification is not None and validation is not None:
+        point = _operating_point(config, validation, held_out, verification)
+    stem = path.name.replace(".", "_") + ("_emulator" if where == HtpEmulator.name else "")
+    name = f"{path.name} ({where})"
+    scored = Scored(name, stem, query.features, gallery.features, plain, verification, point, metrics.cmc)
+    numbers = intervals(metrics, query.ids) | open_set_numbers(query, gallery, plain, seed)
+    if verification is not None:
+        numbers |= verification_numbers(verification, point)
+    size = path.stat().st_size
+    yield _Score(path.name, model.precision, where, metrics, size, scored=scored, numbers=numbers)
+    if (reranking := config.evaluation.reranking) is not None:
+        reranked = _reranked(config, query, gallery, plain)
+        yield _Score(path.name, model.precision, where, reranked, size, reranking.name)
 
 
-def _score(config: Config, query: np.ndarray, gallery: np.ndarray, data: Data) -> Any:
-    evaluation = config.evaluation
-    return score(
-        query, gallery, data.query, data.gallery,
-        evaluation.protocol, evaluation.reid_distance_metric, evaluation.max_rank,
-    )  # fmt: skip
+def _threshold_samples(data: Data) -> list[Sample]:
+    """Validation images of people who are neither trained on nor tested, queries first, to choose a threshold on."""
+    tested = {sample.identity for sample in data.query}
+    if not data.validation_is_retrieval or any(sample.identity in tested for sample in data.validation):
+        return []
+    query, gallery = split_query_gallery(data.validation)
+    return [*query, *gallery]
+
+
+def _operating_point(
+    config: Config, images: Images, samples: Sequence[Sample], test: Verification
+) -> OperatingPoint | None:
+    count = len(split_query_gallery(samples)[0])
+    order = np.arange(len(samples))
+    query, gallery = images[order < count], images[order >= count]
+    distance = config.evaluation.reid_distance_metric
+    validation = verification_of(query, gallery, default_protocol(samples), distance)
+    if validation is None:
+        return None
+    try:
+        return OperatingPoint.chosen(validation, test, config.evaluation.false_match_rate)
+    except ValueError as error:
+        _LOGGER.warning("evaluation.false_match_rate: no threshold is suggested: %s", error)
+        return None
+
+
+def _retrieval(config: Config, query: Images, gallery: Images) -> Metrics:
+    """Apply the protocol that the configuration names."""
+    section = config.evaluation
+    if section.protocol is None:
+        return _plain(config, query, gallery)
+    protocol, arguments = PROTOCOLS.get(section.protocol.name), section.protocol.arguments
+    metrics: Metrics = protocol(query, gallery, section.reid_distance_metric, section.max_rank, **arguments)
+    return metrics
+
+
+def _plain(config: Config, query: Images, gallery: Images) -> RetrievalMetrics:
+    """All queries against the whole gallery, by the default protocol of the layout."""
+    cameras = np.unique(np.concatenate([query.cameras, gallery.cameras]))
+    name = "market1501" if len(cameras) > 1 and 0 not in cameras else "no_camera"
+    section = config.evaluation
+    metrics: RetrievalMetrics = PROTOCOLS.get(name)(
+        query, gallery, section.reid_distance_metric, section.max_rank
+    )
+    return metrics
+
+
+def _is_plain(metrics: Metrics) -> TypeGuard[RetrievalMetrics]:
+    """Whether the query folder searched the gallery folder once, so that queries and metrics are in one order."""
+    return isinstance(metrics, RetrievalMetrics) and metrics.protocol in _ONE_GALLERY
+
+
+def _reranked(config: Config, query: Images, gallery: Images, plain: RetrievalMetrics) -> Metrics:
+    assert config.evaluation.reranking is not None
+    name, arguments = config.evaluation.reranking.name, config.evaluation.reranking.arguments
+    function = RERANKING.get(name)
+    if name == _GIVES_DISTANCES:
+        return matrix_metrics(
+            function(query.features, gallery.features, **arguments),
+            query.ids, gallery.ids, query.cameras, gallery.cameras,
+            plain.protocol, f"{plain.distance}, corrected by {name},", config.evaluation.max_rank,
+        )  # fmt: skip
+    if name == _EACH_SIDE_ALONE:
+        query, gallery = (
+            replace(side, features=function(side.features, **arguments)) for side in (query, gallery)
+        )
+    else:
+        query = replace(query, features=function(query.features, gallery.features, **arguments))
+    return _retrieval(config, query, gallery)
 
 
 def _baselines(config: Config, data: Data, preprocessing: Preprocessing, model: Model) -> list[_Score]:
     """What trivial embeddings reach on the same images: a model that does not beat them has learned nothing."""
-    functions = {name: BASELINES.get(name) for name in config.evaluation.baselines}
     scores = []
-    for name, function in functions.items():
-        query, gallery = (
-            _features(function, samples, preprocessing) for samples in (data.query, data.gallery)
-        )
-        scores.append(_Score(name, "baseline", "numpy", _score(config, query, gallery, data)))
+    for name in config.evaluation.baselines:
+        embedding = partial(_features, BASELINES.get(name), preprocessing)
+        scores.append(_baseline(config, data, name, "numpy", embedding))
     if config.evaluation.random_network:
         scores += _random_network(config, data, preprocessing, model)
     return scores
 
 
+def _baseline(config: Config, data: Data, name: str, where: str, embedding: Any) -> _Score:
+    query, gallery = (
+        images_of(embedding(part, what), part)
+        for part, what in ((data.query, "query"), (data.gallery, "gallery"))
+    )
+    return _Score(name, "baseline", where, _retrieval(config, query, gallery))
+
+
 def _random_network(config: Config, data: Data, preprocessing: Preprocessing, model: Model) -> list[_Score]:
     """The same network before any training, from the float file that the model comes from."""
-    source = model
-    while "keras" not in source.files and source.source is not None:
-        source = source.source
-    if "keras" not in source.files:
+    network = _keras_network(model)
+    if network is None:
         _LOGGER.warning("evaluation.random_network needs a .keras file, %s is none: left out", model.path)
         return []
-    network = keras.models.clone_model(
-        keras.saving.load_model(source.files["keras"], compile=False, safe_mode=True)
-    )
-    random, batch = embedder(network), config.evaluation.batch_size
-    query, gallery = (
-        embed(random, part, preprocessing, batch, f"random {network.name}")
-        for part in (data.query, data.gallery)
-    )
-    return [_Score(f"random {network.name}", "baseline", "keras", _score(config, query, gallery, data))]
+    name = f"random {network.name}"
+    random, batch = embedder(keras.models.clone_model(network)), config.evaluation.batch_size
+    return [
+        _baseline(
+            config, data, name, "keras",
+            lambda part, what: embed(random, part, preprocessing, batch, f"{name}: {what}"),
+        )
+    ]  # fmt: skip
 
 
-def _features(function: Any, samples: Any, preprocessing: Preprocessing) -> np.ndarray:
+def _keras_network(model: Model) -> keras.Model | None:
+    """The Keras model that a model is or was made from; None where its file is not at hand."""
+    source: Model | None = model
+    while source is not None and "keras" not in source.files:
+        source = source.source
+    if source is None:
+        return None
+    return keras.saving.load_model(source.files["keras"], compile=False, safe_mode=True)
+
+
+def _features(function: Any, preprocessing: Preprocessing, samples: Sequence[Sample], _: str) -> np.ndarray:
     chunks = [samples[start : start + _CHUNK] for start in range(0, len(samples), _CHUNK)]
     return l2_normalize(np.concatenate([function(load_pixels(chunk, preprocessing)) for chunk in chunks]))
 
 
-def _report(scores: list[_Score], figures: list[Path]) -> Report:
-    models = [s for s in scores if s.precision != "baseline"]
-    rows = [(s.name, s.precision, s.runtime, *_percent(s.values), _megabytes(s.size)) for s in scores]
+def _report(
+    config: Config,
+    data: Data,
+    model: Model,
+    scores: Sequence[_Score],
+    baselines: Sequence[_Score],
+    preprocessing: Preprocessing,
+    run: Run,
+) -> Report:
+    """Tables, pictures and files; the last model is the one that matters."""
+    folder = run.make("evaluation")
+    models = [score for score in scores if score.scored is not None]
+    shown = [score.scored for score in models if score.scored is not None]
+    last = shown[-1]
+    query, gallery = images_of(last.query, data.query), images_of(last.gallery, data.gallery)
+    tables = [
+        _retrieval_table([*scores, *baselines]),
+        *_number_tables(models),
+        *breakdowns(last.metrics, query, gallery, data.query, preprocessing),
+    ]
+    notes = [models[0].metrics.sentence, *_notes(config, data, models)]
+    pictures = evaluation_pictures(
+        folder, shown, data.query, data.gallery, run.seed, _keras_network(model), preprocessing
+    )
+    page = html_report(
+        folder / "report.html", f"{config.general.project_name}: evaluation of {model.path.name}",
+        notes, tables, pictures,
+    )  # fmt: skip
+    files = [page, *(_queries(folder, score, data.query) for score in shown), *(path for path, _ in pictures)]
+    metrics = {
+        f"{score.key}/{name}": value
+        for score in [*scores, *baselines]
+        for name, value in {**dict(zip(_SHOWN, score.values, strict=True)), **score.numbers}.items()
+    }
+    return Report("evaluation", metrics, tuple(tables), tuple(files), tuple(notes))
+
+
+def _retrieval_table(scores: Sequence[_Score]) -> Table:
+    rows = [(s.title, s.precision, s.runtime, *_percent(s.values), _megabytes(s.size)) for s in scores]
+    models = [s for s in scores if s.precision != "baseline" and not s.reranking]
     reference = models[0]
     for other in models[1:]:
         difference = [b - a for a, b in zip(reference.values, other.values, strict=True)]
         same_file = other.name == reference.name
         title = " - ".join(s.runtime if same_file else s.name for s in (other, reference))
         rows.append((title, "difference", other.runtime, *_percent(difference, sign=True), None))
-    table = Table(
-        "Retrieval on the test set, %", ("model", "precision", "measured on", *_SHOWN, "MB"), tuple(rows)
+    columns = ("model", "precision", "measured on", *_SHOWN, "MB")
+    return Table("Retrieval on the test set, %", columns, tuple(rows))
+
+
+def _number_tables(models: Sequence[_Score]) -> Iterator[Table]:
+    """The further numbers of each model; a column that no model has is left out."""
+    for title, columns in _NUMBER_TABLES.items():
+        known = {name: key for name, key in columns.items() if any(key in s.numbers for s in models)}
+        if known:
+            rows = [
+                (s.name, s.runtime, *(_cell(s.numbers.get(key), key) for key in known.values()))
+                for s in models
+            ]
+            yield Table(title, ("model", "measured on", *known), tuple(rows))
+
+
+def _cell(value: float | None, key: str) -> str | None:
+    if value is None:
+        return None
+    return f"{value:.4f}" if key == "threshold" else f"{100 * value:.2f}"
+
+
+def _notes(config: Config, data: Data, models: Sequence[_Score]) -> Iterator[str]:
+    """What must be known to read the tables."""
+    plain = models[-1].scored.metrics if models[-1].scored is not None else None
+    if plain is not None and not _is_plain(models[-1].metrics):
+        yield f"Verification, breakdowns and pictures use one gallery: {plain.sentence}"
+    if config.evaluation.reranking is not None:
+        yield (
+            f"Rows with {config.evaluation.reranking.name} look at many images of the test set at once, which a "
+            "product that answers one query cannot: do not compare them with rows without."
+        )
+    point = next(
+        (s.scored.operating_point for s in reversed(models) if s.scored and s.scored.operating_point), None
     )
-    metrics = {
-        f"{s.precision}/{s.name if s.precision == 'baseline' else s.runtime}/{key}": value
-        for s in scores
-        for key, value in zip(_SHOWN, s.values, strict=True)
-    }
-    return Report("evaluation", metrics, (table,), tuple(figures), (reference.metrics.sentence,))
+    if point is not None:
+        yield f"The suggested thresholds are those of the {point.rule}."
+    elif not _threshold_samples(data):
+        yield (
+            "No threshold is suggested: that takes validation images of people who are neither trained on nor tested "
+            "(dataset.validation_path, or validation_split_by: identity)."
+        )
+
+
+def _queries(folder: Path, scored: Scored, samples: Sequence[Sample]) -> Path:
+    """One line for each query: who it is and how early the gallery answers."""
+    rows = (
+        (
+            sample.path,
+            sample.identity,
+            sample.camera,
+            *(None if np.isnan(value) else value for value in values),
+        )
+        for sample, *values in zip(
+            samples, scored.metrics.average_precision, scored.metrics.first_match, strict=True
+        )
+    )
+    columns = ("file", "identity", "camera", "average_precision", "rank_of_first_match")
+    return write_csv(folder / f"{scored.stem}_queries.csv", columns, rows)
 
 
 def _percent(values: Any, sign: bool = False) -> list[str]:
@@ -176,34 +454,3 @@ def _percent(values: Any, sign: bool = False) -> list[str]:
 
 def _megabytes(size: int | None) -> float | None:
     return None if size is None else size / 1e6
-
-
-def _cmc_curves(folder: Path, scores: list[_Score]) -> Path:
-    curves = {
-        f"{s.name} ({s.runtime})": (list(range(1, len(s.metrics.cmc) + 1)), 100 * s.metrics.cmc)
-        for s in scores
-    }
-    path = folder / "cmc.png"
-    plotting.line_curves(
-        path, curves, xlabel="rank", ylabel="queries matched, %", title="Cumulative match characteristic"
-    )
-    return path
-
-
-def _histogram(folder: Path, result: _Score, query: np.ndarray, gallery: np.ndarray, data: Data) -> Path:
-    """Cosine distances of pairs of the same and of different people, a seeded sample of each."""
-    random = np.random.default_rng(0)
-    ids_q, ids_g = (np.array([str(s.identity) for s in part]) for part in (data.query, data.gallery))
-    rows, columns = np.nonzero(ids_q[:, None] == ids_g[None, :])
-    chosen = random.permutation(len(rows))[:_PAIRS]
-    same = 1 - np.sum(query[rows[chosen]] * gallery[columns[chosen]], axis=1)
-    rows, columns = random.integers(len(query), size=_PAIRS), random.integers(len(gallery), size=_PAIRS)
-    different = ids_q[rows] != ids_g[columns]
-    others = 1 - np.sum(query[rows[different]] * gallery[columns[different]], axis=1)
-    name = result.name.replace(".", "_") + ("_emulator" if result.runtime == HtpEmulator.name else "")
-    path = folder / f"{name}_distance_histogram.png"
-    plotting.histogram(
-        path, {"same identity": same, "different identities": others},
-        xlabel="cosine distance", title=f"{result.name} ({result.runtime})",
-    )  # fmt: skip
-    return path
