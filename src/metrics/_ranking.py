@@ -64,16 +64,16 @@ def rank(
         images: Indices.
     """
     fields = [np.full(len(queries), np.nan) for _ in range(5)]
-    for part, seen in views(labels, rules, queries, images):
-        for field, values in zip(
-            fields, _rank_view(closeness, labels, rules, queries[part], seen), strict=True
-        ):
-            field[part] = values
+    with one_blas_thread():
+        for part, seen in views(labels, rules, queries, images):
+            found = _rank_view(closeness, labels, rules, queries[part], seen)
+            for field, values in zip(fields, found, strict=True):
+                field[part] = values
     return Ranking(*fields)
 
 
 def one_blas_thread() -> AbstractContextManager[object]:
-    """Limit BLAS to the thread that calls it, while the cores are shared out by blocks."""
+    """Limit BLAS to the thread that calls it: its own wait for one another, and a core per block scales better."""
     limit: AbstractContextManager[object] = _blas().limit(limits=1, user_api="blas")
     return limit
 
@@ -134,9 +134,8 @@ def _rank_view(
             if b > a:
                 before[a:b] += len(row) - row.searchsorted(thresholds[a:b])
 
-    # One core per block scales better than BLAS's own threads, which wait for one another.
     parts = [slice(i, i + QUERIES_AT_ONCE) for i in range(0, len(queries), QUERIES_AT_ONCE)]
-    with one_blas_thread(), ThreadPoolExecutor(WORKERS) as pool:
+    with ThreadPoolExecutor(WORKERS) as pool:
         for start, end in _gallery_chunks(codes, rules.identities_ranked):
             people = np.flatnonzero(np.diff(codes[start:end], prepend=-1))
             against = closeness.against(images[start:end])

@@ -179,6 +179,13 @@ def test_cuhk03_draws_converge_to_their_expectation():
     assert "single-shot" in metrics.sentence and "drawn" in metrics.sentence
 
 
+def test_cuhk03_does_not_draw_from_the_query_camera():
+    # The query's own camera holds its copy, which would always win; the other camera holds a poor view.
+    query, gallery = np.array([[1.0, 0, 0]]), np.array([[1.0, 0, 0], [0, 1, 0], [0.5, 0.5, 0]])
+    metrics = cuhk03_metrics(query, gallery, [1], [1, 1, 2], [1], [1, 2, 2])
+    assert metrics.rank1 == 0 and metrics.rank(2) == 1 and metrics.mAP == 0.5
+
+
 def test_cuhk03_draws_belong_to_the_images():
     (gallery, g_ids, g_cameras), (query, q_ids, q_cameras) = case()
     names = np.array([f"{i:04d}.png" for i in range(len(gallery))])
