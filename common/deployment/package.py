@@ -29,7 +29,7 @@ def write_package(folder: Path, files: Mapping[str, Path | str]) -> Path:
         ValueError: a name holds a folder, or is that of the checksums.
     """
     for name in files:
-        if Path(name).name != name or name == CHECKSUMS:
+        if Path(name).name != name or name in ("..", CHECKSUMS):
             raise ValueError(f"expected plain file names other than {CHECKSUMS}, received '{name}'")
     folder.parent.mkdir(parents=True, exist_ok=True)
     archive = folder.with_name(f"{folder.name}.zip")

@@ -136,7 +136,8 @@ def _manifest(
             "hexagon": compilation.hexagon,
         },
         "qnn_version": compilation.qnn_version,
-        "tool_versions": {"model": dict(model.tool_versions), "package": tool_versions()},
+        "quantized_with": [f"{tool} {version}" for tool, version in model.tool_versions.items()],
+        "packed_with": [f"{tool} {version}" for tool, version in tool_versions().items()],
     }
 
 

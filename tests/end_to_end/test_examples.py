@@ -35,6 +35,8 @@ EXPECTED = {
     "chain_eqe": SCORED,
     "chain_eqeb": "benchmarking/metrics.json",
     "chain_qb": "benchmarking/metrics.json",
+    "deployment": "deployment/package.zip",
+    "chain_qd": "deployment/package.zip",
     "multi_step/step_1": "saved_models/best_model.keras",
     "multi_step/step_2": "saved_models/best_model.keras",
     "multi_step/step_3": SCORED,

@@ -23,6 +23,8 @@ def test_there_is_an_example_for_every_mode():
         "chain_tqeb",
         "chain_eqe",
         "chain_qb",
+        "deployment",
+        "chain_qd",
     } <= {path.name.removesuffix("_config.yaml") for path in EXAMPLES}
 
 

@@ -60,6 +60,10 @@ def test_the_base_is_valid():
         ("chain_te", ["training", "evaluation"]),
         ("chain_tqep", ["training", "quantization", "evaluation", "prediction"]),
         ("prediction", ["prediction"]),
+        ("deployment", ["deployment"]),
+        ("chain_qd", ["quantization", "deployment"]),
+        ("chain_ed", ["evaluation", "deployment"]),
+        ("chain_tqebd", ["training", "quantization", "evaluation", "benchmarking", "deployment"]),
     ],
 )
 def test_a_mode_is_a_list_of_services(mode, services):
@@ -79,6 +83,10 @@ def test_a_mode_is_a_list_of_services(mode, services):
         ("chain_pqp", "prediction appears more than once"),
         ("chain_tbp", "benchmarking measures the final model, so it comes last"),
         ("chain_", "unknown operation mode 'chain_'"),
+        ("chain_qde", "deployment packages the final model, so it comes last"),
+        ("chain_qdd", "deployment appears more than once"),
+        ("chain_qbed", "benchmarking measures the final model, so it comes last, or just before deployment"),
+        ("chain_ted", "deployment packages an INT8 model, so quantization comes before it"),
     ],
 )
 def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
@@ -122,6 +130,10 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
         ({"training.images_per_identity": 1, "training.triplet_loss": {}}, "triplet_loss needs a positive and a negative in the batch"),
         ({"quantization.quantization_type": "QAT"}, "quantizer TFlite_converter does PTQ, but quantization_type is QAT"),
         ({"model.input_shape": "(8, 8, 3)"}, "input_shape must be (height, width, channels) with at least 32 x 32 pixels"),
+        ({"deployment.board": "QCS8551"}, "deployment.board: unknown value 'QCS8551', did you mean 'QCS8550'?"),
+        ({"deployment.gate.latency": 5}, "deployment.gate.latency: unknown key, did you mean 'latency_ms'?"),
+        ({"deployment.gate.rank1": 68}, "deployment.gate.rank1: should be less than or equal to 1 (received 68)"),
+        ({"deployment.gate.on_failure": "stop"}, "deployment.gate.on_failure: unknown value 'stop'"),
         ({"operation_mode": "evaluation"}, "operation_mode 'evaluation' needs model.model_path"),
     ],
 )  # fmt: skip
