@@ -2,8 +2,9 @@
 
 ``python -m datasets.prepare_mot SEQUENCE... --output DIR`` reads ``img1/``, ``gt/gt.txt`` and ``seqinfo.ini``
 of every sequence and writes the DeepSportradar layout: ``reid_train/``, ``reid_test/query/`` and
-``reid_test/gallery/``, with files named ``<sequence>x<track>_<frame>.jpg``. A sequence is one camera, so
-evaluate without camera exclusion.
+``reid_test/gallery/``, with files named ``<sequence>x<track>_<frame>.jpg``, and a ``metadata.csv`` with the
+visibility of each crop, by which evaluation breaks its score down. A sequence is one camera, so evaluate
+without camera exclusion.
 
 Ground-truth columns as in Milan et al., "MOT16: A Benchmark for Multi-Object Tracking", 2016, table 3.
 """
@@ -24,6 +25,7 @@ import cv2
 import numpy as np
 from rich.progress import track
 
+from common.artifacts import write_csv
 from common.config import ConfigError
 
 _COLUMNS = "frame, id, left, top, width, height, flag, class, visibility"
@@ -217,6 +219,9 @@ def write_crops(sequences: Sequence[MotSequence], crops: Sequence[Crop], output:
                 cv2.imwrite(
                     str(work / crop.path), _cut(image, crop.box), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY]
                 )
+        for part, place in FOLDERS.items():
+            rows = ((Path(crop.path).name, crop.box.visibility) for crop in crops if crop.part == part)
+            write_csv(work / place / "metadata.csv", ("file", "visibility"), rows)
         work.replace(output)
 
 

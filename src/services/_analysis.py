@@ -25,7 +25,6 @@ from src.metrics.verification_pairs import verification_pairs
 
 _FALSE_ACCEPTANCE_RATES = (1e-4, 1e-3, 1e-2)
 _FALSE_POSITIVE_IDENTIFICATION_RATES = (0.01, 0.1)
-_EXPECTED_ERRORS = 10
 _CHUNK = 512
 _MOST_PAIRS = 36
 
@@ -87,9 +86,7 @@ def open_set_numbers(
         )
     except ValueError:  # too few people to leave some out
         return {}
-    supported = (
-        rate for rate in _FALSE_POSITIVE_IDENTIFICATION_RATES if len(found.unknown) * rate >= _EXPECTED_ERRORS
-    )
+    supported = (rate for rate in _FALSE_POSITIVE_IDENTIFICATION_RATES if found.supports(rate))
     return {f"dir_at_fpir_{rate:g}": found.dir(rate) for rate in supported}
 
 

@@ -32,7 +32,7 @@ def people(count: int, frames: int = 4) -> list[str]:
 
 
 def identities(folder: Path) -> set[str]:
-    return {path.name.split("_")[0] for path in folder.iterdir()}
+    return {path.name.split("_")[0] for path in folder.glob("*.jpg")}
 
 
 def test_writes_the_deepsportradar_layout(tmp_path, capsys):
@@ -40,13 +40,16 @@ def test_writes_the_deepsportradar_layout(tmp_path, capsys):
     output = tmp_path / "out"
     assert main([str(sequence), "--output", str(output), "--train-share", "0.6", "--queries", "1"]) == 0
     train, query, gallery = (output / part for part in ("reid_train", "reid_test/query", "reid_test/gallery"))
-    assert len(list(train.iterdir())) == 3 * 4
-    assert len(list(query.iterdir())) == 2
-    assert len(list(gallery.iterdir())) == 2 * 3
+    assert len(list(train.glob("*.jpg"))) == 3 * 4
+    assert len(list(query.glob("*.jpg"))) == 2
+    assert len(list(gallery.glob("*.jpg"))) == 2 * 3
     assert identities(query) == identities(gallery)
     assert not identities(train) & identities(query)
     assert identities(train) | identities(query) == {f"MOT17-04x{track}" for track in range(1, 6)}
     assert f"{train}: 12 crops of 3 identities" in capsys.readouterr().out
+    header, *rows = (query / "metadata.csv").read_text().splitlines()
+    assert header == "file,visibility"
+    assert sorted(rows) == sorted(f"{path.name},0.9" for path in query.glob("*.jpg"))
 
 
 def test_cuts_the_box_that_starts_at_pixel_one_and_stays_in_the_image(tmp_path):
