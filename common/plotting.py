@@ -129,7 +129,7 @@ def image_grid(
     rows = -(-len(images) // columns)
     tallest = max(image.shape[0] / image.shape[1] for image in images)  # every image is 1 inch wide
     above = 0 if titles is None else 0.04 + 0.13 * max(text.count("\n") + 1 for text in titles)
-    width = _GAP + (1 + _GAP) * columns
+    width = max(_GAP + (1 + _GAP) * columns, 0.08 * len(title))
     height = _GAP + (above + tallest + _GAP) * rows + (0.3 if title else 0)
     figure = Figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))

@@ -101,7 +101,9 @@ def _drawn(
     embeddings, samples = np.concatenate([last.query, last.gallery]), [*query, *gallery]
     yield similarity_matrix(folder / "similarity_matrix.png", embeddings, samples, last.name, seed)
     yield embedding_map(folder / "embedding_map.png", embeddings, samples, last.name, seed)
-    if network is not None and preprocessing is not None:
+    if network is None or preprocessing is None:
+        yield None
+    else:
         chosen = np.random.default_rng(seed).permutation(len(query))[:_ACTIVATIONS]
         shown = [query[n] for n in chosen]
         yield activation_maps(folder / "activation_maps.png", network, shown, preprocessing)
