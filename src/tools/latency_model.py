@@ -34,7 +34,8 @@ def main() -> int:
     print(f"absolute error: median {np.median(np.abs(errors)):.0%}, greatest {np.abs(errors).max():.0%}")
     print(
         f"ms = max({model.ms_per_gmac:.4f} * GMAC, {model.ms_per_megabyte:.4f} * MB of weights)"
-        f" + {model.ms_per_operator:.5f} * operators + {model.normalization_ms:.2f} if the graph normalizes the image"
+        f" + {model.ms_per_operator:.5f} * operators + {model.normalization_ms:.2f} if the graph normalizes the image,"
+        f" at least {model.floor_ms}"
     )
     failed = 0
     for graph in graphs:
