@@ -134,7 +134,9 @@ class AiHub:
         """
         graph = inspect_onnx(onnx_path)
         if graph.batch != 1:
-            raise ConfigError(f"{onnx_path}: expected batch 1, found {graph.batch}. Export it with batch 1.")
+            raise ConfigError(
+                f"{onnx_path}: expected batch 1, found {graph.batch or 'a free one'}. Export it with batch 1."
+            )
         if images.shape[1:] != graph.input_shape or images.dtype != np.float32 or not len(images):
             raise ValueError(
                 f"{onnx_path} expects float32 images (N, {graph.input_shape}); received {images.dtype} {images.shape}."

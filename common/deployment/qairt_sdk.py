@@ -354,7 +354,9 @@ def read_profile(text: str) -> tuple[tuple[float, ...], tuple[LayerTime, ...]]:
 def _single(onnx_path: Path) -> OnnxFile:
     graph = inspect_onnx(onnx_path)
     if graph.batch != 1:
-        raise ConfigError(f"{onnx_path}: expected batch 1, found {graph.batch}. Export it with batch 1.")
+        raise ConfigError(
+            f"{onnx_path}: expected batch 1, found {graph.batch or 'a free one'}. Export it with batch 1."
+        )
     return graph
 
 

@@ -279,7 +279,9 @@ def test_convert_names_the_layout_of_nhwc_images(root, onnx_builder, tmp_path, c
     assert found["quantization_overrides"] is None
 
 
-def test_a_batch_is_refused(root, batch_of_four_onnx, tmp_path):
+def test_a_batch_is_refused(root, batch_of_four_onnx, free_batch_onnx, tmp_path):
+    with pytest.raises(ConfigError, match="expected batch 1, found a free one"):
+        QairtSdk().convert(free_batch_onnx, tmp_path / "n.dlc")
     with pytest.raises(ConfigError, match="expected batch 1, found 4"):
         QairtSdk().convert(batch_of_four_onnx, tmp_path / "n.dlc")
 
