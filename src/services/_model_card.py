@@ -118,7 +118,7 @@ def _licence(package: str) -> str:
 
 
 def _rows(values: Mapping[str, Any]) -> str:
-    return _markdown(("", ""), list(values.items()))
+    return _markdown(("", ""), [(key, value or _UNKNOWN) for key, value in values.items()])
 
 
 def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
@@ -127,7 +127,7 @@ def _markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
 
 
 def _cell(value: Any) -> str:
-    if value is None or value == "":
-        return _UNKNOWN
+    if value is None:
+        return "-"
     text = f"{value:.4g}" if isinstance(value, float) else str(value)
     return text.replace("|", "\\|").replace("\n", " ")

@@ -24,7 +24,7 @@ from src.services._model_card import Facts, model_card
 
 _LOGGER = logging.getLogger(__name__)
 _RUNNERS = Path(gate.__file__).parent / "runners"
-_COPIES = 12
+_COPIES = 12  # encodings are larger than the graph, and all is there as folder and as zip
 _COLOURS = {"grayscale": "GRAY", "rgb": "RGB", "rgba": "RGBA"}
 
 
@@ -94,7 +94,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
             "gate.json": _json(gate.plain(findings)),
             "MODEL_CARD.md": model_card(Facts(model, compilation, reports, checklist)),
         }
-        thresholds = _thresholds(config, reports.get("evaluation"))
+        thresholds = _thresholds(config, model, reports.get("evaluation"))
         if thresholds is not None:
             texts["thresholds.json"] = _json(thresholds)
         others = [*encodings_files(onnx_path, Path(scratch)), *sorted(_RUNNERS.iterdir())]
@@ -164,22 +164,23 @@ def _inputs(preprocessing: Preprocessing, file: OnnxFile) -> dict[str, Any]:
     }
 
 
-def _thresholds(config: Config, evaluation: Report | None) -> dict[str, Any] | None:
-    """What the evaluation of this run says of thresholds, `<precision>/<runtime>/threshold`; None where nothing."""
-    metrics = {} if evaluation is None else evaluation.metrics
+def _thresholds(config: Config, model: Model, evaluation: Report | None) -> dict[str, Any] | None:
+    """What the evaluation of this run suggests for this model, `int8/<runtime>/threshold`; None where nothing."""
+    if evaluation is None:
+        return None
     rates = ("threshold", "false_match_rate", "false_non_match_rate")
-    found = [
-        {"precision": precision, "measured_on": runtime}
-        | {key: metrics[f"{precision}/{runtime}/{key}"] for key in rates if f"{precision}/{runtime}/{key}" in metrics}
-        for precision, runtime, key in (name.split("/", 2) for name in metrics if name.count("/") >= 2)
-        if key == "threshold"
-    ]  # fmt: skip
-    if evaluation is None or not found:
+    found: dict[str, dict[str, float]] = {}
+    for name, value in evaluation.metrics.items():
+        precision, _, rest = name.partition("/")
+        runtime, _, key = rest.partition("/")
+        if precision == model.precision and key in rates:
+            found.setdefault(runtime, {})[key] = value
+    if not any("threshold" in values for values in found.values()):
         return None
     return {
         "distance_metric": config.evaluation.reid_distance_metric,
         "rule": "the same person up to this distance between L2-normalised embeddings",
-        "thresholds": found,
+        "thresholds": [{"measured_on": runtime, **values} for runtime, values in found.items()],
         "notes": list(evaluation.notes),
     }
 

@@ -210,10 +210,14 @@ def test_a_model_without_tflite_has_none_in_its_package_and_it_is_said(quantized
 
 def _evaluation(folder: Path, **metrics: float) -> None:
     named = {f"int8/onnxruntime_cpu/{name}": value for name, value in metrics.items()}
-    table = Table("Retrieval on the test set, %", ("model", "rank1"), (("quantized_model.onnx", "91.0"),))
+    table = Table(
+        "Retrieval on the test set, %",
+        ("model", "rank1"),
+        (("quantized_model.onnx", "91.0"), ("other", None)),
+    )
     report = Report(
         "evaluation",
-        {**named, "float32/keras/rank1": 0.1},
+        {**named, "float32/keras/rank1": 0.1, "float32/keras/threshold": 0.5},
         (table,),
         (),
         ("18 queries; protocol market1501.",),
@@ -246,13 +250,14 @@ def test_an_evaluation_of_the_run_goes_into_card_thresholds_and_checklist(evalua
         "distance_metric": "cosine",
         "rule": "the same person up to this distance between L2-normalised embeddings",
         "thresholds": [
-            {"precision": "int8", "measured_on": "onnxruntime_cpu", "threshold": 0.31, "false_match_rate": 0.06,
+            {"measured_on": "onnxruntime_cpu", "threshold": 0.31, "false_match_rate": 0.06,
              "false_non_match_rate": 0.02}
         ],
         "notes": ["18 queries; protocol market1501."],
     }  # fmt: skip
     card = (package / "MODEL_CARD.md").read_text(encoding="utf-8")
     assert "| quantized_model.onnx | 91.0 |" in card and "18 queries; protocol market1501." in card
+    assert "| other | - |" in card
     checklist = _read(package / "gate.json")
     assert checklist == _read(folder / "deployment/gate.json")
     assert "scenes" not in checklist
