@@ -44,8 +44,7 @@ def main() -> int:
         os.chdir(scratch)  # the QNN libraries drop files into the working folder
         session, output, runs_on = open_session(package, arguments.cpu)
         for path in images:
-            with Image.open(path) as image:
-                pixels = preprocess(image, preprocessing)
+            pixels = _read(path, preprocessing)
             vector = session.run([output], {preprocessing["name"]: pixels[None]})[0][0]
             vector = vector / max(float(np.linalg.norm(vector)), 1e-12)
             answer = {"image": str(path), "runs_on": runs_on, "embedding": [float(value) for value in vector]}
@@ -53,6 +52,14 @@ def main() -> int:
             answers.flush()
         os.chdir(package)
     return 0
+
+
+def _read(path: Path, preprocessing: dict[str, Any]) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            return preprocess(image, preprocessing)
+    except OSError as error:
+        raise SystemExit(f"{path}: expected a JPEG, PNG or BMP image: {error}") from error
 
 
 def _only_input(preprocessing: dict[str, Any]) -> dict[str, Any]:

@@ -516,6 +516,15 @@ def test_the_python_runner_runs_the_context_where_the_plugin_is_and_says_so(pack
     assert list(tmp_path.iterdir()) == [photo]
 
 
+def test_the_python_runner_names_a_file_that_is_no_image(package, tmp_path):
+    (tmp_path / "text.png").write_text("no image")
+    command = [sys.executable, str(package / "runner.py"), "--cpu", str(tmp_path / "text.png")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert f"{tmp_path / 'text.png'}: expected a JPEG, PNG or BMP image: cannot identify" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.fixture(scope="module")
 def runner():
     """The functions of `runner.py`."""
