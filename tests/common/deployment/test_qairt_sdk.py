@@ -4,6 +4,7 @@ import json
 import stat
 import sys
 import textwrap
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -215,6 +216,9 @@ def test_adb_and_the_device_are_asked_for(root, adb, monkeypatch):
     adb.write_text("")
     with pytest.raises(ConfigError, match="expected one device .*; found none"):
         sdk.require_device()
+    adb.write_text(f"{SERIAL}\tunauthorized\n")
+    with pytest.raises(ConfigError, match=r"ready and authorized; found 1a2b3c \(unauthorized\)"):
+        sdk.require_device()
     adb.write_text(f"{SERIAL}\tunauthorized\nemulator-5554\toffline\n")
     with pytest.raises(ConfigError, match=r"found 1a2b3c \(unauthorized\), emulator-5554 \(offline\)"):
         sdk.require_device()
@@ -246,7 +250,7 @@ def test_convert_states_shape_layout_and_target(root, qdq_onnx, tmp_path, calls,
     encodings = tmp_path / "encodings.json"
     encodings.write_text("{}")
     target = tmp_path / "out" / "net.dlc"
-    assert QairtSdk().convert(qdq_onnx, target, encodings) == target
+    assert QairtSdk().convert(qdq_onnx, target, Path("encodings.json")) == target
     assert target.read_bytes() == b"converted"
     assert list(target.parent.iterdir()) == [target]
     call = calls("qairt-converter")
