@@ -1,8 +1,9 @@
 """Training: from labelled images to `best_model.keras`, an embedding model without anything training-only in it."""
 
 import logging
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,8 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
         "images": len(data.training),
         "model_name": network.name,
     }
+    if model is not None and training.resume_training:
+        start = replace(start, done=_with_best(start.done, model.path, folder))
     distribution = distribution_of(training.distribution)
     done = _fit(config, start, data, labels, preprocessing, folder, run, distribution)
     if distribution.is_chief:
@@ -161,6 +164,21 @@ def _start(
         done,
         augmented.optimizer,
     )
+
+
+def _with_best(done: Progress, checkpoint: Path, folder: Path) -> Progress:
+    """Bring the best models so far along, since no later epoch may be better; where they are lost, the next one is."""
+    if done.best.value is None:
+        return done
+    files = [checkpoint.with_name(name) for name in ("best_augmented_model.keras", "best_model.keras")]
+    if not all(file.is_file() for file in files):
+        _LOGGER.warning("%s is not there: the best epoch is chosen among the coming ones", files[-1])
+        return replace(done, best=Best(done.best.monitor, done.best.mode))
+    for file in files:
+        temporary = folder / f".{file.stem}.tmp{file.suffix}"
+        shutil.copyfile(file, temporary)
+        temporary.replace(folder / file.name)
+    return done
 
 
 def _as_before(training: Training, before: Mapping[str, Any]) -> Training:
