@@ -84,10 +84,10 @@ def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
 
 
 def log_files(paths: list[Path], folder: str | None = None) -> None:
-    """Copy files or folders to the artefacts of the current run."""
+    """Copy files or folders to the artefacts of the current run; does nothing where there is none."""
     import mlflow
 
-    for path in paths:
+    for path in paths if mlflow.active_run() is not None else []:
         if path.is_dir():
             mlflow.log_artifacts(str(path), artifact_path=folder or path.name)
         elif path.is_file():
