@@ -62,9 +62,9 @@ _NUMBER_TABLES = {
         "TAR at FAR 0.01 %": "tar_at_far_0.0001",
         "TAR at FAR 0.1 %": "tar_at_far_0.001",
         "TAR at FAR 1 %": "tar_at_far_0.01",
-        "suggested threshold": "threshold",
-        "false match rate there": "false_match_rate",
-        "false non-match rate there": "false_non_match_rate",
+        "threshold": "threshold",
+        "FMR there": "false_match_rate",
+        "FNMR there": "false_non_match_rate",
     },
     "Half of the people unknown to the gallery, %": {
         "DIR at FPIR 1 %": "dir_at_fpir_0.01",
