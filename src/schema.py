@@ -513,6 +513,10 @@ class Benchmarking(Strict):
     """Test images on which the emulator is compared with ONNX Runtime; each takes 0.1 to 5 s."""
     latency_runs: PositiveInt = 100
     """Timed single-image runs of TFLite and ONNX Runtime on the host."""
+    device: Literal["none", "ai_hub", "qairt_sdk"] = "none"
+    """Also measure on a real device: of Qualcomm AI Hub (uploads the model), or over adb with a local QAIRT SDK."""
+    ai_hub_device: str = "QCS8550 (Proxy)"
+    """Name of the device at Qualcomm AI Hub."""
 
 
 class Gate(Strict):

@@ -13,6 +13,7 @@ from common.artifacts import Model, Report, Table, write_json
 from common.config import ConfigError
 from common.deployment.encodings_files import encodings_files
 from common.deployment.host_latency import host_latency
+from common.deployment.latency_model import estimate_latency
 from common.deployment.macs import count_macs
 from common.deployment.qnn_htp import HtpCompilation, compile_htp, require_qnn
 from common.run import Run, progress
@@ -21,18 +22,22 @@ from src.data.pipeline import load_images
 from src.data.sample import Sample
 from src.data.selection import Data, preprocessing_for
 from src.schema import Config
+from src.services._device import device_metrics, device_table, layers_csv, require_device, run_on_device
 from src.services._embed import l2_normalize
 
 _LOGGER = logging.getLogger(__name__)
+_ESTIMATED_BOARD = "QCS8550"
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
     """Check that the HTP compiler is installed and that there are images to compare on.
 
     Raises:
-        ConfigError: onnxruntime-qnn is missing (it exists for Linux on x86-64 only), or there are no images.
+        ConfigError: onnxruntime-qnn is missing (it exists for Linux on x86-64 only), the device cannot be reached, or
+            there are no images.
     """
     require_qnn()
+    require_device(config.benchmarking)
     if not data.query:
         raise ConfigError(
             "benchmarking compares on test images: set dataset.test_query_path and test_gallery_path"
@@ -68,11 +73,19 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
             model, files={"qnn_context": compilation.context, "dlc": compilation.dlc}, source=model
         )
         files.append(compiled.save())
-        metrics |= _parity(onnx_path, compilation.context, images)
+        expected = _on_host(onnx_path, images)
+        metrics |= _parity(expected, compilation.context, images)
         tables.append(_parity_table(metrics, len(images)))
+        if model.precision == "int8" and config.benchmarking.board == _ESTIMATED_BOARD:
+            notes.append(_estimate(onnx_path, metrics))
+        if config.benchmarking.device != "none":
+            embeddings, profile = run_on_device(config.benchmarking, onnx_path, folder, images)
+            metrics |= device_metrics(profile, _cosine(expected, embeddings))
+            tables.append(device_table(profile, metrics))
+            files.append(layers_csv(folder, profile))
         notes.append(
             f"The emulator of onnxruntime-qnn {compilation.qnn_version} ran on this host: its results stand for the "
-            "NPU's arithmetic, its time is no latency, and no device was measured."
+            "NPU's arithmetic, its time is no latency."
         )
     latencies = _latencies(config, model, onnx_path, images)
     tables.append(_latency_table(latencies))
@@ -181,20 +194,41 @@ def _placement(compilation: HtpCompilation) -> Table:
     )
 
 
-def _parity(onnx_path: Path, context: Path, images: np.ndarray) -> dict[str, float]:
-    """Cosine between ONNX Runtime on the CPU and the HTP emulator, image by image."""
+def _on_host(onnx_path: Path, images: np.ndarray) -> np.ndarray:
     with open_model(onnx_path) as reference:
-        expected = l2_normalize(reference.embed(images))
+        return l2_normalize(reference.embed(images))
+
+
+def _cosine(expected: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
+    """Of each image, (N,); `expected` has rows of length 1."""
+    cosine: np.ndarray = np.sum(expected * l2_normalize(embeddings), axis=1)
+    return cosine
+
+
+def _parity(expected: np.ndarray, context: Path, images: np.ndarray) -> dict[str, float]:
+    """Cosine between ONNX Runtime on the CPU and the HTP emulator, image by image."""
     parts = []
     with open_model(context) as emulator, progress("HTP emulator", len(images), "images") as advance:
         for start in range(0, len(images), emulator.batch_size):
             parts.append(emulator.embed(images[start : start + emulator.batch_size]))
             advance(len(parts[-1]))
-    cosine = np.sum(expected * l2_normalize(np.concatenate(parts)), axis=1)
+    cosine = _cosine(expected, np.concatenate(parts))
     return {
         "qnn_htp_emulator/parity_cosine_mean": float(cosine.mean()),
         "qnn_htp_emulator/parity_cosine_min": float(cosine.min()),
     }
+
+
+def _estimate(onnx_path: Path, metrics: dict[str, float]) -> str:
+    """Put the estimated latency into the metrics, and say what it is; or why there is none."""
+    try:
+        estimate = estimate_latency(onnx_path)
+    except ConfigError as error:
+        return f"No latency is estimated: {error}"
+    metrics["estimate/latency_ms"] = estimate.milliseconds
+    metrics["estimate/latency_low_ms"] = estimate.low
+    metrics["estimate/latency_high_ms"] = estimate.high
+    return f"Latency on the NPU: {estimate}."
 
 
 def _parity_table(metrics: dict[str, float], count: int) -> Table:

@@ -1,0 +1,86 @@
+"""A model on a real device, for the service that benchmarks: Qualcomm AI Hub, or a QAIRT SDK with a device over adb."""
+
+from pathlib import Path
+
+import numpy as np
+
+from common.artifacts import Table, write_csv
+from common.deployment.ai_hub import AiHub
+from common.deployment.device_profile import DeviceProfile
+from common.deployment.qairt_sdk import QairtSdk
+from src.schema import Benchmarking
+
+
+def require_device(section: Benchmarking) -> None:
+    """Check that the device can be reached.
+
+    Raises:
+        ConfigError: something is missing; the message names it.
+    """
+    if section.device == "ai_hub":
+        AiHub(section.ai_hub_device)
+    if section.device == "qairt_sdk":
+        QairtSdk(section.board).require_device()
+
+
+def run_on_device(
+    section: Benchmarking, onnx_path: Path, folder: Path, images: np.ndarray
+) -> tuple[np.ndarray, DeviceProfile]:
+    """Compile a graph for the device, time it there and embed images.
+
+    Args:
+        section: Which way, and which device.
+        onnx_path: QDQ graph with batch 1.
+        folder: Receives what was compiled.
+        images: Rescaled float32 images (N, H, W, C).
+
+    Returns:
+        Embeddings (N, D) as the device gave them, and its times.
+
+    Raises:
+        RuntimeError: a job or a command failed; the message has its last words.
+    """
+    stem = f"{onnx_path.stem}_{section.device}"
+    if section.device == "ai_hub":
+        hub = AiHub(section.ai_hub_device)
+        compiled = hub.compile(onnx_path, folder / f"{stem}.dlc")
+        return hub.embed(compiled, onnx_path, images), hub.profile(compiled)
+    sdk = QairtSdk(section.board)
+    dlc = sdk.convert(onnx_path, folder / f"{stem}.dlc")
+    return sdk.run(sdk.compile(dlc, folder / f"{stem}.bin"), onnx_path, images)
+
+
+def device_metrics(profile: DeviceProfile, cosine: np.ndarray) -> dict[str, float]:
+    """What was measured, named after the device; `cosine` (N,) compares its embeddings with ONNX Runtime's."""
+    times = profile.percentiles()
+    metrics = {
+        "device/latency_ms": times["p50_ms"],
+        "device/latency_p99_ms": times["p99_ms"],
+        "device/parity_cosine_mean": float(cosine.mean()),
+        "device/parity_cosine_min": float(cosine.min()),
+    }
+    if profile.peak_memory_bytes is not None:
+        metrics["device/memory_mb"] = profile.peak_memory_bytes[1] / 1e6
+    return metrics
+
+
+def device_table(profile: DeviceProfile, metrics: dict[str, float]) -> Table:
+    """The times and the agreement as rows."""
+    times = profile.percentiles()
+    units = ", ".join(f"{count} on {unit}" for unit, count in profile.units().items()) or "unknown"
+    rows = (
+        ("device", profile.device),
+        ("source", profile.source),
+        ("one image, ms", f"p50 {times['p50_ms']:.3f}, p90 {times['p90_ms']:.3f}, p99 {times['p99_ms']:.3f}"),
+        ("runs", times["runs"]),
+        ("operators", units),
+        ("cosine with ONNX Runtime", f"mean {metrics['device/parity_cosine_mean']:.5f}, "
+         f"least {metrics['device/parity_cosine_min']:.5f}"),
+    )  # fmt: skip
+    return Table("Measured on the device", ("", "value"), rows)
+
+
+def layers_csv(folder: Path, profile: DeviceProfile) -> Path:
+    """One line for each operator of the device."""
+    rows = ((x.name, x.type, x.unit, x.microseconds, x.cycles) for x in profile.layers)
+    return write_csv(folder / "device_layers.csv", ("name", "type", "unit", "microseconds", "cycles"), rows)
