@@ -79,7 +79,17 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
         _built(f"callback '{name}'", build_callback, name, arguments or {})
     images = [(sample.path.name, sample.identity, sample.camera) for sample in data.training]
     start = read_checkpoint(model.path) if model and training.resume_training else None
-    distribution.require_same("training images or settings", repr((images, training, start)))
+    section = config.model
+    settings = (
+        training,
+        config.general.global_seed,
+        section.model_name,
+        section.arguments,
+        preprocessing,
+        start,
+    )
+    distribution.require_same("training images", repr(images))
+    distribution.require_same("settings of the training", repr((*settings, config.data_augmentation)))
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
@@ -121,6 +131,10 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
     )
     if distribution.is_chief:
         saved.save()
+    if distribution.is_chief and distribution.workers > 1:
+        _LOGGER.info(
+            "the other workers end here; TensorFlow may report that they stopped sending heartbeats: that is expected"
+        )
     return saved
 
 

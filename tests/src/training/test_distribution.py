@@ -112,6 +112,26 @@ def test_identities_that_cannot_be_shared_evenly_are_a_mistake(tiny, tmp_path, m
         service.preflight(config, read(config), None)
 
 
+class _SecondOfTwo(Distribution):
+    """A worker whose chief has another value of what is compared."""
+
+    def __init__(self, differs):
+        super().__init__()
+        self.worker, self.workers, self._differs = 1, 2, differs
+
+    def from_chief(self, values):
+        return [value + 1 if self._differs else value for value in values]
+
+    def any_worker(self, condition):
+        return condition
+
+
+def test_workers_with_other_settings_do_not_start():
+    _SecondOfTwo(differs=False).require_same("settings", "a")
+    with pytest.raises(ConfigError, match="the 2 workers of the training differ in settings: start all of"):
+        _SecondOfTwo(differs=True).require_same("settings", "a")
+
+
 def test_a_missing_cluster_ends_the_program_before_tensorflow_is_loaded(tiny, program, tmp_path):
     (tmp_path / "tiny.yaml").write_text(CONFIG.format(folder=tmp_path, data=tiny))
     (tmp_path / "model.py").write_text(MODEL)
