@@ -90,6 +90,18 @@ def open_set_numbers(
     return {f"dir_at_fpir_{rate:g}": found.dir(rate) for rate in supported}
 
 
+def modality_numbers(query: Images, gallery: Images, metrics: RetrievalMetrics) -> dict[str, float]:
+    """Rank-1 and mAP from each modality to each, where there are several: `thermal_to_visible_rank1` and so on."""
+    if len(np.unique(np.concatenate([query.modalities, gallery.modalities]))) < 2:
+        return {}
+    pairs = _pairs(query, gallery, query.modalities, gallery.modalities, metrics)
+    return {
+        f"{first}_to_{second}_{name}": getattr(pair, name)
+        for (first, second), pair in pairs.items()
+        for name in ("rank1", "mAP")
+    }
+
+
 def breakdowns(
     metrics: RetrievalMetrics,
     query: Images,
@@ -98,15 +110,13 @@ def breakdowns(
     preprocessing: Preprocessing,
 ) -> Iterator[Table]:
     """Tables of the score by what is known of the images, %: only where it differs between them."""
-    protocol, distance = metrics.protocol, metrics.distance
     for what, first, second in (
         ("modality", query.modalities, gallery.modalities),
         ("camera", query.cameras, gallery.cameras),
     ):
         several = len(np.unique(np.concatenate([first, second]))) > 1
         if several and len(np.unique(first)) * len(np.unique(second)) <= _MOST_PAIRS:
-            sides = _sides(query, gallery) | {"query_groups": first, "gallery_groups": second}
-            pairs = pair_breakdown(**sides, protocol=protocol, distance=distance)
+            pairs = _pairs(query, gallery, first, second, metrics)
             rows = [
                 (str(a), str(b), m.num_valid_queries, m.num_gallery, *_percent(m.rank1, m.mAP))
                 for (a, b), m in pairs.items()
@@ -145,6 +155,13 @@ def _numbers(values: Sequence[str]) -> np.ndarray | None:
     except ValueError:
         return None
     return numbers if np.isfinite(numbers).all() else None
+
+
+def _pairs(
+    query: Images, gallery: Images, first: np.ndarray, second: np.ndarray, metrics: RetrievalMetrics
+) -> dict[tuple[int | str, int | str], RetrievalMetrics]:
+    sides = _sides(query, gallery) | {"query_groups": first, "gallery_groups": second}
+    return pair_breakdown(**sides, protocol=metrics.protocol, distance=metrics.distance)
 
 
 def _sides(query: Images, gallery: Images) -> dict[str, Any]:

@@ -31,6 +31,7 @@ from src.services._analysis import (
     breakdowns,
     images_of,
     intervals,
+    modality_numbers,
     open_set_numbers,
     verification_numbers,
     verification_of,
@@ -210,7 +211,11 @@ def _score_file(
     stem = path.name.replace(".", "_") + ("_emulator" if where == HtpEmulator.name else "")
     name = f"{path.name} ({where})"
     scored = Scored(name, stem, query.features, gallery.features, plain, verification, point, metrics.cmc)
-    numbers = intervals(metrics, query.ids) | open_set_numbers(query, gallery, plain, seed)
+    numbers = (
+        intervals(metrics, query.ids)
+        | open_set_numbers(query, gallery, plain, seed)
+        | modality_numbers(query, gallery, plain)
+    )
     if verification is not None:
         numbers |= verification_numbers(verification, point)
     size = path.stat().st_size

@@ -281,13 +281,16 @@ def test_the_emulator_comes_before_the_cpu_and_a_benchmark_speaks_for_the_chip_o
     scores = {
         "int8/onnxruntime_cpu/rank1": 0.8,
         "int8/qnn_htp_emulator/rank1": 0.7,
-        "float32/keras/night_rank1": 0.9,
+        "float32/keras/thermal_to_thermal_rank1": 0.9,
+        "int8/onnxruntime_cpu/visible_to_thermal_rank1": 0.5,
+        "int8/onnxruntime_cpu/thermal_to_visible_rank1": 0.4,
     }
     benchmark = {"onnxruntime_cpu/host/latency_ms": 1.0, "device/latency_ms": 3.1}
     found = measured({"evaluation": scores, "benchmarking": benchmark}, 26_000_000)
     assert {name: (m.value, m.source) for name, m in found.items()} == {
         "size_mb": (26.0, "the compiled files in the package"),
         "rank1": (0.7, "evaluation of this run, qnn_htp_emulator"),
+        "day_to_night_rank1": (0.4, "evaluation of this run, onnxruntime_cpu"),
         "latency_ms": (3.1, "benchmarking on the chip in this run"),
     }
 

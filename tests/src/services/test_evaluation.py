@@ -11,8 +11,11 @@ from PIL import Image
 
 from common.config import ConfigError, validate
 from common.run import Run
+from src.metrics._images import Images
+from src.metrics.retrieval import retrieval_metrics
 from src.pipeline import SERVICES, _preflight, _starting_model
 from src.schema import Config
+from src.services._analysis import modality_numbers
 
 
 def _people(folder, first, count, images):
@@ -99,6 +102,24 @@ def test_where_the_errors_are(data, tmp_path):
     assert sum(row[1] for row in tables["By place"].rows) == 48
     assert {tuple(row[:2]) for row in tables["By camera"].rows} == {("1", "2"), ("2", "1")}
     assert not [title for title in tables if "height" in title], "all images are of one size"
+
+
+def test_directions_between_modalities_are_numbers():
+    side = Images(
+        np.eye(4),
+        np.arange(4),
+        np.array([1, 1, 3, 3]),
+        np.array(["visible"] * 2 + ["thermal"] * 2),
+        np.arange(4),
+    )
+    gallery = Images(np.eye(4), np.array([0, 1, 1, 0]), np.array([2, 2, 4, 4]), modalities, np.arange(4))
+    metrics = retrieval_metrics(
+        side.features, gallery.features, side.ids, gallery.ids, side.cameras, gallery.cameras
+    )
+    numbers = modality_numbers(side, gallery, metrics)
+    assert numbers["visible_to_visible_rank1"] == 1.0
+    assert numbers["visible_to_thermal_rank1"] == 0.0
+    assert modality_numbers(side[:2], gallery[:2], metrics) == {}
 
 
 def test_files_for_people_with_pictures_and_for_programs(data, tmp_path):
