@@ -40,7 +40,7 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     Raises:
         ValueError: the model is not functional, or has a layer without a twin in `TWINS`.
     """
-    if not isinstance(model, keras.Model) or "input_layers" not in model.get_config():
+    if not _is_functional(model):
         raise ValueError(
             f"expected a functional Keras model, received {type(model).__name__} '{getattr(model, 'name', '')}': "
             "build it from keras.Input with the functional API"
@@ -51,6 +51,10 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
     )
     outputs = _replay(model, inputs, twins={})
     return tf_keras.Model(inputs, outputs, name=model.name)
+
+
+def _is_functional(layer: Any) -> bool:
+    return isinstance(layer, keras.Model) and "input_layers" in layer.get_config()
 
 
 def _replay(model: keras.Model, inputs: Any, twins: dict[int, tf_keras.layers.Layer]) -> Any:
@@ -77,7 +81,7 @@ def _replay(model: keras.Model, inputs: Any, twins: dict[int, tf_keras.layers.La
                 f"the nodes of {sorted({name for name, _, _ in waiting})} have no source in the model"
             )
         pending = waiting
-    return _resolve_outputs(config["output_layers"], tensors)
+    return _resolve_outputs(model, config["output_layers"], tensors)
 
 
 def _call(
@@ -155,9 +159,11 @@ def _tensor_references(layers: Any) -> list[tuple[str, int, int]]:
     return [reference for item in layers for reference in _tensor_references(item)]
 
 
-def _resolve_outputs(layers: Any, tensors: Mapping[tuple[str, int, int], Any]) -> Any:
+def _resolve_outputs(model: keras.Model, layers: Any, tensors: Mapping[tuple[str, int, int], Any]) -> Any:
     if isinstance(layers, Mapping):
-        return {key: _resolve_outputs(value, tensors) for key, value in layers.items()}
+        return {key: _resolve_outputs(model, value, tensors) for key, value in layers.items()}
     if isinstance(layers[0], str):
-        return tensors[tuple(layers)]
-    return [_resolve_outputs(item, tensors) for item in layers]
+        name, node, index = layers
+        # Here, but not in `inbound_nodes`, Keras counts the node that an inner model was built with.
+        return tensors[name, node - _is_functional(model.get_layer(name)), index]
+    return [_resolve_outputs(model, item, tensors) for item in layers]

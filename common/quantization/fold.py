@@ -82,12 +82,13 @@ def _fold_targets(model: tf_keras.Model) -> dict[str, tf_keras.layers.BatchNorma
     targets = {}
     for layer in model.layers:
         following = readers[layer.name]
+        # A layer that is called several times, as in a trunk behind two stems, folds where each call has this reader.
         if (
             isinstance(layer, _WEIGHTED)
             and layer.activation is tf_keras.activations.linear
-            and len(following) == 1
+            and len({reader.name for reader in following}) == 1
             and isinstance(following[0], tf_keras.layers.BatchNormalization)
-            and calls[layer.name] == calls[following[0].name] == 1
+            and len(following) == calls[layer.name] == calls[following[0].name]
             and layer.name not in outputs
         ):
             targets[layer.name] = following[0]

@@ -11,6 +11,7 @@ import tf_keras
 from common.quantization._onnx_graph import OnnxGraph
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
+from common.runtime.onnx_file import LAYOUT_KEY
 
 OPSET = 17
 """What tf2onnx 1.17 and the QNN execution provider both support fully."""
@@ -30,7 +31,8 @@ def export_onnx(
         model: rescaled float32 images (N, H, W, C) -> embeddings (N, D).
         batch_size: images per run; QNN compiles static shapes only.
         nchw: input layout. The HTP computes in NHWC: with NHWC images, the transposition that ONNX needs and the
-            one that the QNN compiler adds cancel; with NCHW images, one remains at run time.
+            one that the QNN compiler adds cancel; with NCHW images, one remains at run time. The file says which
+            (metadata `input_layout`), since shapes such as (1, 32, 4, 4) cannot tell.
         opset: ONNX operator set.
     """
     return tf_keras_to_onnx(fold_batch_norm(to_tf_keras(model)), batch_size, nchw, opset)
@@ -53,7 +55,9 @@ def tf_keras_to_onnx(
     )
     graph = OnnxGraph(proto)
     _drop_identity_reshapes(graph)
-    return graph.finish()
+    exported = graph.finish()
+    onnx.helper.set_model_props(exported, {LAYOUT_KEY: "NCHW" if nchw else "NHWC"})
+    return exported
 
 
 def _drop_identity_reshapes(graph: OnnxGraph) -> None:

@@ -6,7 +6,6 @@ from typing import Any, Literal, get_args
 from unittest import mock
 
 import keras
-import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
@@ -16,8 +15,8 @@ from common.quantization._tfmot import FLOAT_LAYERS, KERNELS, Scheme, layer_conf
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
 
-Calibration = Callable[[], Iterable[np.ndarray]]
-"""Called once, yields rescaled float32 images (n, H, W, C)."""
+Calibration = Callable[[], Iterable[Any]]
+"""Called once, yields rescaled float32 images (n, H, W, C), a dict by input for a model with several inputs."""
 
 Granularity = Literal["per_channel", "per_tensor"]
 
@@ -110,7 +109,9 @@ def calibrate_ranges(qat_model: tf_keras.Model, calibration: Calibration) -> Non
 
     with _observed(observe):
         for batch in calibration():
-            qat_model(tf.constant(batch, tf.float32), training=False)
+            qat_model(
+                tf.nest.map_structure(lambda part: tf.constant(part, tf.float32), batch), training=False
+            )
     if not variables:
         raise ValueError("calibration yielded no batch: expected float32 images (n, H, W, C)")
     for key, (min_var, max_var) in variables.items():
@@ -152,7 +153,8 @@ def fine_tune(
     Args:
         qat_model: model of `prepare_qat`.
         teacher: the float Keras 3 model that it was made from.
-        batches: yields images (n, H, W, C), or tuples (images, ...) whose rest goes to `extra_loss`.
+        batches: yields images (n, H, W, C), or tuples (images, ...) whose rest goes to `extra_loss`. Of a model with
+            several inputs, images are a dict by input, and embeddings follow one another in the order of its keys.
         steps: number of updates; fewer if `batches` ends before.
         learning_rate: of Adam, decayed to 0 by a half cosine.
         extra_loss: called as `extra_loss(embeddings, *rest of the batch)`, returns a scalar to add.
@@ -163,11 +165,13 @@ def fine_tune(
     weights = [w for layer in qat_model.layers if layer.trainable for w in layer.trainable_weights]
     optimizer.build(weights)
 
-    def step(images: tf.Tensor, rest: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(images: Any, rest: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         structured = keras.tree.map_structure(lambda _: images, teacher.input)
-        target = tf.math.l2_normalize(tf.cast(teacher(structured, training=False), tf.float32), axis=-1)
+        if isinstance(images, dict):
+            structured = images
+        target = tf.math.l2_normalize(_together(teacher(structured, training=False)), axis=-1)
         with tf.GradientTape() as tape:
-            embeddings = qat_model(images, training=False)
+            embeddings = _together(qat_model(images, training=False))
             cosine = tf.reduce_mean(
                 tf.reduce_sum(target * tf.math.l2_normalize(embeddings, axis=-1), axis=-1)
             )
@@ -178,7 +182,12 @@ def fine_tune(
     compiled = tf.function(step, autograph=False, jit_compile=False)
     for index, batch in zip(range(1, steps + 1), batches, strict=False):
         images, *rest = batch if isinstance(batch, tuple | list) else (batch,)
-        loss, cosine = compiled(tf.convert_to_tensor(images), rest)
+        loss, cosine = compiled(tf.nest.map_structure(tf.convert_to_tensor, images), rest)
         if on_step is not None:
             rate = float(schedule(index - 1))
             on_step(index, {"loss": float(loss), "cosine": float(cosine), "learning_rate": rate})
+
+
+def _together(embeddings: Any) -> tf.Tensor:
+    """Embeddings of all outputs in one tensor (N, D), those of a dict by sorted key."""
+    return tf.concat([tf.cast(part, tf.float32) for part in tf.nest.flatten(embeddings)], axis=0)

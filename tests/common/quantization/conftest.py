@@ -49,6 +49,36 @@ def toy(images):
 
 
 @pytest.fixture(scope="session")
+def two_stems(two_images):
+    """A stem for each modality and one trunk: dicts of (N, 32, 16, 3) and (N, 32, 16, 1) -> dicts of (N, 16)."""
+    keras.utils.set_random_seed(0)
+    maps = keras.Input((16, 8, 16))
+    y = layers.Conv2D(16, 3, padding="same", use_bias=False, name="trunk_conv")(maps)
+    y = layers.ReLU(name="trunk_relu")(layers.BatchNormalization(name="trunk_norm")(y))
+    y = layers.GlobalAveragePooling2D(name="pool")(y)
+    neck = layers.BatchNormalization(center=False, name="bnneck")(y)
+    trunk = keras.Model(maps, neck, name="trunk")
+    inputs, outputs = {}, {}
+    for name, channels in (("visible", 3), ("thermal", 1)):
+        inputs[name] = keras.Input((*SHAPE[:2], channels), name=name)
+        x = layers.Conv2D(16, 3, strides=2, padding="same", use_bias=False, name=f"{name}_conv")(inputs[name])
+        x = layers.ReLU(name=f"{name}_relu")(layers.BatchNormalization(name=f"{name}_norm")(x))
+        outputs[name] = trunk(x)
+    model = keras.Model(inputs, outputs, name="two_stems")
+    for layer in model._flatten_layers():
+        if isinstance(layer, layers.BatchNormalization):
+            layer.momentum = 0.0
+    model(two_images, training=True)
+    return model
+
+
+@pytest.fixture(scope="session")
+def two_images(images):
+    """The images of both modalities."""
+    return {"visible": images, "thermal": images[..., :1]}
+
+
+@pytest.fixture(scope="session")
 def images():
     """(24, 32, 16, 3) in [-1, 1]: smooth, and as different as photographs are."""
     generator = np.random.default_rng(1)
