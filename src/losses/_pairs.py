@@ -34,6 +34,16 @@ def pair_masks(labels: keras.KerasTensor) -> tuple[keras.KerasTensor, keras.Kera
     return ops.logical_and(same, ops.logical_not(itself)), ops.logical_not(same)
 
 
+def cross_modal_masks(
+    labels: keras.KerasTensor, modalities: keras.KerasTensor
+) -> tuple[keras.KerasTensor, keras.KerasTensor]:
+    """Return the pairs of two modalities that show one identity, and those that show two: booleans (N, N)."""
+    labels, modalities = ops.convert_to_tensor(labels), ops.convert_to_tensor(modalities)
+    same = ops.equal(labels[:, None], labels[None, :])
+    across = ops.not_equal(modalities[:, None], modalities[None, :])
+    return ops.logical_and(same, across), ops.logical_and(ops.logical_not(same), across)
+
+
 def masked_mean(values: keras.KerasTensor, mask: keras.KerasTensor) -> keras.KerasTensor:
     """Return the mean of the values where the mask holds; 0, with zero gradient, where it holds nowhere."""
     count = ops.sum(ops.cast(mask, values.dtype))
