@@ -202,6 +202,10 @@ class Dataset(Strict):
     """The layout of the folders, which says how identity and camera are read (docs/README_DATASETS.md)."""
     synthetic_preset: Literal["tiny", "demo", "bench", "drone"] = "demo"
     """With `dataset_name: synthetic` and no paths: the preset that is rendered into `datasets/synthetic_<preset>`."""
+    root_path: OptionalPath = None
+    """Folder of a data set whose own lists say what is trained on and tested, in place of the paths below."""
+    arguments: dict[str, Any] = {}
+    """Arguments of the data set's reader, such as `trial` of `regdb`."""
     training_path: OptionalPath = None
     """Folder of the training images."""
     validation_path: OptionalPath = None
@@ -234,6 +238,35 @@ class Dataset(Strict):
         """Whether the images are the synthetic preset, because no path is given."""
         paths = (self.training_path, self.validation_path, self.test_query_path, self.quantization_path)
         return self.dataset_name == "synthetic" and not any(paths)
+
+    @property
+    def has_lists(self) -> bool:
+        """Whether the data set's own lists say which images are for what."""
+        return "part" in DATASETS.find(self.dataset_name).parameters
+
+    @property
+    def has_test_set(self) -> bool:
+        """Whether there are test images."""
+        return self.test_query_path is not None or self.root_path is not None or self.is_rendered
+
+    @model_validator(mode="after")
+    def _root_and_arguments_fit(self) -> "Dataset":
+        parameters = DATASETS.find(self.dataset_name).parameters
+        check_arguments(f"dataset '{self.dataset_name}'", parameters, self.arguments, given=("path", "part"))
+        keys = ("training_path", "validation_path", "test_query_path", "test_gallery_path")
+        unused = [key for key in keys if getattr(self, key) is not None]
+        if self.has_lists and unused:
+            raise ValueError(
+                f"{', '.join(unused)} cannot be set: the lists of {self.dataset_name} say which images are for what; "
+                "give its folder as root_path"
+            )
+        if self.root_path is not None and not self.has_lists:
+            own = [name for name in DATASETS if "part" in DATASETS.find(name).parameters]
+            raise ValueError(
+                f"root_path is for data sets that bring lists ({', '.join(own)}), received dataset_name "
+                f"{self.dataset_name}: give training_path, test_query_path and test_gallery_path"
+            )
+        return self
 
     @model_validator(mode="after")
     def _query_and_gallery(self) -> "Dataset":
@@ -634,8 +667,8 @@ class Config(Strict):
     def services(self) -> tuple[str, ...]:
         """The services that this run executes, in order; `training` ends with a test where there is a test set."""
         services = services_of(self.operation_mode)
-        has_test_set = self.dataset.test_query_path is not None or self.dataset.is_rendered
-        return (*services, "evaluation") if services == ("training",) and has_test_set else services
+        ends_with_test = services == ("training",) and self.dataset.has_test_set
+        return (*services, "evaluation") if ends_with_test else services
 
     @model_validator(mode="after")
     def _mode_has_what_it_needs(self) -> "Config":
@@ -667,8 +700,14 @@ class Config(Strict):
 
     def _missing_paths(self, services: tuple[str, ...]) -> list[str]:
         dataset = self.dataset
-        if dataset.is_rendered:
+        if dataset.is_rendered or dataset.root_path is not None:
             return []
+        if dataset.has_lists:
+            return (
+                [f"operation_mode '{self.operation_mode}' needs dataset.root_path"]
+                if services != ("deployment",)
+                else []
+            )
         missing = []
         if "training" in services and dataset.training_path is None:
             missing.append("dataset.training_path")

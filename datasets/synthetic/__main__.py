@@ -7,7 +7,7 @@ from pathlib import Path
 from common.config import ConfigError
 from datasets.synthetic import PRESETS, generate
 from datasets.synthetic._contact_sheet import contact_sheet
-from datasets.synthetic.layouts import LAYOUTS
+from datasets.synthetic.layouts import LAYOUT_ONLY, LAYOUTS
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,6 +26,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if options.root:
             print(generate(options.preset, options.root, options.layout, options.seed))
+            if options.layout in LAYOUT_ONLY:
+                print(
+                    f"Layout only: {LAYOUT_ONLY[options.layout]} is near-infrared, these images are thermal; scores on "
+                    "them say nothing of it.",
+                    file=sys.stderr,
+                )
         if options.contact_sheet:
             print(contact_sheet(options.preset, options.contact_sheet, options.seed))
     except ConfigError as error:

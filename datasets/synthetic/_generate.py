@@ -24,7 +24,7 @@ from common.config import ConfigError, suggest
 from datasets.synthetic._render import render
 from datasets.synthetic.camera import Camera, make_camera, random_pose
 from datasets.synthetic.identity import make_identity
-from datasets.synthetic.layouts import LAYOUTS, Shot
+from datasets.synthetic.layouts import CROSS_MODAL, LAYOUT_ONLY, LAYOUTS, LISTS, Shot
 from datasets.synthetic.presets import PRESETS, Preset
 
 VERSION = 2  # increase it whenever a change makes other pixels: folders made before are then refused
@@ -49,14 +49,25 @@ def generate(
         progress: Whether to show a progress bar.
 
     Returns:
-        `root`, which holds the layout's folders, `synthetic.json` and, for presets with tracks, `tracks.csv`.
+        `root`, which holds the layout's folders and lists, `synthetic.json` and, for presets with tracks, `tracks.csv`.
 
     Raises:
-        ConfigError: an unknown preset or layout, or `root` holds something else.
+        ConfigError: an unknown preset or layout, a layout of two modalities for a preset of one, or `root` holds
+            something else.
     """
     for kind, name, known in (("preset", preset, PRESETS), ("layout", layout, LAYOUTS)):
         if name not in known:
             raise ConfigError(f"unknown {kind} '{name}' of synthetic people, {suggest(name, known)}")
+    if layout in CROSS_MODAL and "thermal" not in {modality for modality, _ in PRESETS[preset].cameras}:
+        several = [
+            name
+            for name, other in PRESETS.items()
+            if any(modality == "thermal" for modality, _ in other.cameras)
+        ]
+        raise ConfigError(
+            f"layout {layout} has two modalities, and preset {preset} has visible cameras only; use one of "
+            f"{', '.join(several)}"
+        )
     root = Path(root)
     wanted = _manifest(preset, layout, seed)
     if _is_there(root, wanted):
@@ -85,13 +96,16 @@ def shots(preset: Preset) -> Iterator[Shot]:
         if split != "train":
             roles = ["query"] * preset.query_images + ["gallery"] * preset.gallery_images
         for identity in range(first, first + identities):
-            for camera, (_, scene) in enumerate(preset.cameras, 1):
+            for camera, (modality, scene) in enumerate(preset.cameras, 1):
+                sensor = sum(other == modality for other, _ in preset.cameras[:camera])
                 for index, role in enumerate(roles):
                     if preset.track > 1:
                         track, frame = 1 + index // preset.track, index % preset.track
                     else:
                         track, frame = 0, _scattered(identity, camera, index)
-                    yield Shot(split, role, identity, camera, scene, track, frame)
+                    yield Shot(
+                        split, role, identity, camera, scene, track, frame, modality, sensor, index + 1
+                    )
         first += identities
 
 
@@ -138,12 +152,16 @@ def _manifest(preset: str, layout: str, seed: int) -> dict[str, Any]:
     )
     cameras = {str(number): modality for number, (modality, _) in enumerate(settings.cameras, 1)}
     scenes = {str(number): scene for number, (_, scene) in enumerate(settings.cameras, 1)}
+    note = {}
+    if layout in LAYOUT_ONLY:
+        note["note"] = f"layout only: thermal images where {LAYOUT_ONLY[layout]} has near-infrared ones"
     return {
         "content_key": hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16],
         "generator": VERSION,
         "preset": preset,
         "seed": seed,
         "layout": layout,
+        **note,
         "cameras": cameras,
         "scenes": scenes,
         "identities": {"train": settings.train, "val": settings.val, "test": settings.test},
@@ -193,6 +211,9 @@ def _write(root: Path, preset: str, layout: str, seed: int, progress: bool) -> N
     everything = list(shots(settings))
     for folder in {Path(LAYOUTS[layout](shot)).parent for shot in everything}:
         (root / folder).mkdir(parents=True, exist_ok=True)
+    for name, text in LISTS[layout](everything).items() if layout in LISTS else ():
+        (root / name).parent.mkdir(exist_ok=True)
+        (root / name).write_text(text, encoding="utf-8")
     if settings.track > 1:
         _write_tracks(root, settings, layout, everything)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -260,7 +281,6 @@ def _write_tracks(root: Path, preset: Preset, layout: str, everything: list[Shot
         table = csv.writer(file)
         table.writerow(("file", "split", "identity", "camera", "modality", "scene", "track", "frame"))
         for shot in everything:
-            modality = preset.cameras[shot.camera - 1][0]
             track = f"{shot.identity:04d}s{shot.scene + 1}t{shot.track}"
-            row = (shot.split, shot.identity, shot.camera, modality, shot.scene, track, shot.frame)
+            row = (shot.split, shot.identity, shot.camera, shot.modality, shot.scene, track, shot.frame)
             table.writerow((LAYOUTS[layout](shot), *row))

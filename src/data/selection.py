@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from common.config import ConfigError
 from src.data.any_images import any_images
 from src.data.labels import people
 from src.data.preprocessing import Preprocessing
+from src.data.readers._lists import PARTS
 from src.data.sample import Sample
 from src.data.splits import overlap, split_by_identity, split_by_image
 from src.registries import DATASETS
@@ -20,6 +22,7 @@ from src.schema import Config, PreprocessingSection
 _LOGGER = logging.getLogger(__name__)
 _PROJECT = Path(__file__).parents[2]
 _PREDICTION = ("prediction_query", "prediction_gallery")
+_SYNTHETIC = "synthetic.json"
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class Data:
 
 
 def folders(config: Config) -> dict[str, Path | None]:
-    """The folders by purpose; a synthetic data set brings its own where none is given."""
+    """The folders by purpose; a rendered data set and one with lists bring their own."""
     dataset = config.dataset
     chosen = {
         "training": dataset.training_path,
@@ -61,7 +64,17 @@ def folders(config: Config) -> dict[str, Path | None]:
             "query": root / "query",
             "gallery": root / "bounding_box_test",
         }
+    if dataset.root_path is not None:
+        chosen |= dict.fromkeys(PARTS, dataset.root_path)
     return chosen
+
+
+def data_set_name(config: Config) -> str:
+    """The name of the data set for reports: synthetic people in the layout of one are not called by its name."""
+    dataset = config.dataset
+    if dataset.root_path is not None and (dataset.root_path / _SYNTHETIC).is_file():
+        return f"synthetic people in the layout of {dataset.dataset_name}"
+    return dataset.dataset_name
 
 
 def render_if_synthetic(config: Config) -> None:
@@ -82,7 +95,6 @@ def read(config: Config, check: bool = True) -> Data:
     """
     if not set(_needed(config)) <= set(_PREDICTION):
         render_if_synthetic(config)
-    reader = DATASETS.get(config.dataset.dataset_name)
     samples: dict[str, list[Sample]] = {}
     mistakes = []
     for purpose in _needed(config):
@@ -90,14 +102,36 @@ def read(config: Config, check: bool = True) -> Data:
         if path is None:
             continue
         try:
-            samples[purpose] = any_images(path, reader) if purpose in _PREDICTION else reader(path)
+            samples[purpose] = read_folder_of(config, purpose, path)
         except ConfigError as error:
             mistakes.append(str(error))
     if mistakes:
         raise ConfigError("\n  ".join(["the data set cannot be read", *mistakes]))
+    if data_set_name(config) != config.dataset.dataset_name:
+        _LOGGER.warning("the images are %s: scores on them are not scores on it", data_set_name(config))
     if check:
         samples = _without_bad_images(config, samples)
     return _divide(config, samples)
+
+
+def read_folder_of(config: Config, purpose: str, path: Path) -> list[Sample]:
+    """Read the images of one purpose, a key of `folders`.
+
+    Raises:
+        ConfigError: the folder is missing or holds another layout.
+    """
+    dataset = config.dataset
+    reader = partial(DATASETS.get(dataset.dataset_name), **dataset.arguments)
+    samples: list[Sample]
+    if dataset.has_lists:
+        samples = reader(path, part=purpose) if purpose in PARTS else any_images(path, _no_layout)
+    else:
+        samples = any_images(path, reader) if purpose in _PREDICTION else reader(path)
+    return samples
+
+
+def _no_layout(folder: Path) -> list[Sample]:
+    raise ConfigError("the data set's own lists name the images of people that it knows")
 
 
 def _needed(config: Config) -> list[str]:

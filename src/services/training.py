@@ -23,7 +23,7 @@ from src.data.pipeline import evaluation_batches, training_batches
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.data.samplers import steps_per_epoch
-from src.data.selection import Data, preprocessing_of
+from src.data.selection import Data, data_set_name, preprocessing_of
 from src.models._build import build_backbone
 from src.models._head import embedding_model, reid_network
 from src.registries import check_monitors, monitors
@@ -110,7 +110,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
         folder, _CHECKPOINT_COPIES * 4 * network.count_params(), "the checkpoints of the training"
     )
     trained_on = {
-        "dataset_name": config.dataset.dataset_name,
+        "dataset_name": data_set_name(config),
         "identities": len(identities),
         "images": len(data.training),
         "model_name": network.name,

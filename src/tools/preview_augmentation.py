@@ -13,8 +13,7 @@ import numpy as np
 
 from common import plotting
 from common.config import OUTPUTS, ConfigError, compose, validate
-from src.data.selection import folders, preprocessing_of, render_if_synthetic
-from src.registries import DATASETS
+from src.data.selection import folders, preprocessing_of, read_folder_of, render_if_synthetic
 from src.schema import Config
 
 
@@ -60,7 +59,7 @@ def _training_images(config: Config, number: int) -> np.ndarray:
         raise ConfigError("dataset.training_path is not set: there are no images to show")
     from src.data.pipeline import load_pixels
 
-    samples = DATASETS.get(config.dataset.dataset_name)(path)
+    samples = read_folder_of(config, "training", path)
     chosen = np.random.default_rng(config.dataset.seed).permutation(len(samples))[:number]
     return load_pixels(
         [samples[index] for index in chosen], preprocessing_of(config, config.model.input_shape)

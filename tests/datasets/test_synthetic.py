@@ -60,7 +60,7 @@ def test_the_readers_find_what_the_manifest_says(tmp_path):
     train, val_query, val, test = (f"bounding_box_{box}" for box in boxes)
     folders = {"market1501": (train, "query", test, val_query, val), "deepsportradar": parts}
     readers = {"market1501": market1501, "deepsportradar": deepsportradar}
-    for layout in LAYOUTS:
+    for layout in readers:
         root = generate("tiny", tmp_path / layout, layout, progress=False)
         images = json.loads((root / "synthetic.json").read_text())["images"]
         train, query, gallery, val_query, val_gallery = (
@@ -345,6 +345,12 @@ def test_the_command_makes_a_data_set_and_a_picture(small, tmp_path, capsys):
     assert cv2.imread(str(picture)).shape[0] == SMALL.test * 128
     assert main(["--preset", "tiny", "--root", str(root), "--seed", "7"]) == 2
     assert "seed 7" in capsys.readouterr().err
+
+
+def test_the_command_calls_a_near_infrared_layout_layout_only(small, tmp_path, capsys):
+    for layout, said in (("llcm", True), ("sysu_mm01", True), ("regdb", False), ("vt_mot", False)):
+        assert main(["--preset", "tiny", "--layout", layout, "--root", str(tmp_path / layout)]) == 0
+        assert ("Layout only: " in capsys.readouterr().err) == said
 
 
 def test_the_command_needs_something_to_do():

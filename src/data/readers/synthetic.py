@@ -10,6 +10,7 @@ from src.data.readers.market1501 import market1501 as _market1501
 from src.data.sample import Sample
 
 _LAYOUTS = {"market1501": _market1501, "deepsportradar": _deepsportradar}
+_WITH_LISTS = ("sysu_mm01", "regdb", "llcm", "vt_mot")
 _MANIFEST = "synthetic.json"
 _TRACKS = "tracks.csv"
 
@@ -59,6 +60,11 @@ def _read_manifest(manifest: Path) -> tuple[str, dict[str, str]]:
         raise ConfigError(
             f"'{manifest}' is not what `python -m datasets.synthetic` writes ({error!r}): make it anew"
         ) from error
+    if layout in _WITH_LISTS:
+        raise ConfigError(
+            f"'{manifest}': the layout {layout} is read as the data set itself, by `dataset_name: {layout}` and "
+            f"`root_path: {manifest.parent}`"
+        )
     if layout not in _LAYOUTS:
         raise ConfigError(f"'{manifest}': layout must be one of {', '.join(_LAYOUTS)}, got '{layout}'")
     return layout, cameras
