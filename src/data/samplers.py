@@ -1,4 +1,8 @@
-"""Which images are seen together: batches of P identities x K images (Hermans et al. 2017, section 2)."""
+"""Which images are seen together: batches of P identities x K images (Hermans et al. 2017, section 2).
+
+Across modalities, P identities x K visible and K thermal images (Ye et al. 2021, "Deep Learning for Person
+Re-identification: A Survey and Outlook", section 4.4).
+"""
 
 from math import ceil
 
@@ -58,6 +62,71 @@ def pk_batches(labels: np.ndarray, p: int, k: int, seed: int, epoch: int) -> np.
             draws[identity] -= 1
             batches[step, place] = groups[identity][draws[identity]]
     return batches.reshape(steps, p * k)
+
+
+def one_modality_identities(labels: np.ndarray, thermal: np.ndarray) -> np.ndarray:
+    """Return the identities that `cross_modal_batches` leaves out, for lack of images of one modality.
+
+    Args:
+        labels: Identity of each image, integers (N,).
+        thermal: Whether each image is thermal, booleans (N,).
+
+    Returns:
+        Identities, sorted (M,).
+    """
+    return np.setxor1d(labels[thermal], labels[~thermal])
+
+
+def cross_modal_batches(
+    labels: np.ndarray, thermal: np.ndarray, p: int, k: int, seed: int, epoch: int
+) -> np.ndarray:
+    """Draw the batches of one epoch; every batch holds P identities with K visible and K thermal images each.
+
+    Identities of one modality are left out; `one_modality_identities` names them. The others are drawn as in
+    `pk_batches`, in proportion to their images of both modalities. An epoch is long enough to see about every image of
+    the modality that has more; those of the other come again. No image repeats before all images of its identity and
+    modality were used.
+
+    Args:
+        labels: Identity of each image, integers (N,).
+        thermal: Whether each image is thermal, booleans (N,).
+        p: Identities a batch.
+        k: Images of each identity and modality.
+        seed: With `epoch`, decides the draw; nothing else does.
+        epoch: Number of the epoch.
+
+    Returns:
+        Indices into `labels`, int32 (steps, 2 * p * k): p * k visible images, then as many thermal ones, where images
+        at the same place are of one identity, and the K images of an identity are neighbours.
+
+    Raises:
+        ConfigError: fewer than P identities have images of both modalities.
+    """
+    left_out = one_modality_identities(labels, thermal)
+    paired = np.flatnonzero(~np.isin(labels, left_out))
+    identities, codes = np.unique(labels[paired], return_inverse=True)
+    if len(identities) < p:
+        raise ConfigError(
+            f"a batch of P = {p} identities with images of both modalities cannot be drawn: {len(identities)} "
+            f"identities have both, {len(left_out)} have visible or thermal images only"
+        )
+    random = np.random.default_rng([seed, epoch])
+    sides = [np.flatnonzero(thermal[paired] == side) for side in (False, True)]
+    steps = steps_per_epoch(max(map(len, sides)), p, k)
+    draws = _draws_per_identity(np.bincount(codes), steps, p, random)
+    groups = [
+        [
+            _groups(paired[side[codes[side] == code]], number, k, random)
+            for code, number in enumerate(draws.tolist())
+        ]
+        for side in sides
+    ]
+    batches = np.empty((steps, 2, p, k), dtype=np.int32)
+    for step in range(steps):
+        for place, identity in enumerate(_choose_identities(draws, steps - step, p, random)):
+            draws[identity] -= 1
+            batches[step, :, place] = [side[identity][draws[identity]] for side in groups]
+    return batches.reshape(steps, 2 * p * k)
 
 
 def _draws_per_identity(counts: np.ndarray, steps: int, p: int, random: np.random.Generator) -> np.ndarray:

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config import ConfigError
-from src.data.samplers import pk_batches, steps_per_epoch
+from src.data.samplers import cross_modal_batches, one_modality_identities, pk_batches, steps_per_epoch
 
 CASES = {
     "counts": st.lists(st.integers(1, 30), min_size=2, max_size=14),
@@ -104,3 +104,99 @@ def test_steps_per_epoch(images, steps):
 def test_too_few_identities_are_named():
     with pytest.raises(ConfigError, match="P = 16 identities cannot be drawn from 3 identities: set P to 3"):
         pk_batches(np.array([0, 0, 1, 2]), 16, 4, 0, 0)
+
+
+PAIRS = {
+    "counts": st.lists(st.tuples(st.integers(0, 12), st.integers(0, 12)), min_size=2, max_size=12).filter(
+        lambda counts: sum(bool(v and t) for v, t in counts) >= 2
+    ),
+    "k": st.integers(1, 5),
+    "seed": st.integers(0, 10**6),
+    "epoch": st.integers(0, 1000),
+    "data": st.data(),
+}
+
+
+def draw_pairs(counts, k, seed, epoch, data):
+    """Labels, thermal, P and the batches, for (visible, thermal) counts of each identity."""
+    p = data.draw(st.integers(1, sum(bool(v and t) for v, t in counts)))
+    who = np.repeat(np.arange(len(counts)) * 5 + 2, [v + t for v, t in counts])
+    side = np.concatenate([np.repeat([False, True], pair) for pair in counts])
+    order = np.random.default_rng(seed).permutation(len(who))
+    labels, thermal = who[order], side[order]
+    return labels, thermal, p, cross_modal_batches(labels, thermal, p, k, seed, epoch)
+
+
+@settings(max_examples=150, deadline=None)
+@given(**PAIRS)
+def test_every_batch_has_both_modalities_of_every_identity(counts, k, seed, epoch, data):
+    labels, thermal, p, batches = draw_pairs(counts, k, seed, epoch, data)
+    both = [pair for pair in counts if all(pair)]
+    larger = max(sum(v for v, _ in both), sum(t for _, t in both))
+    assert batches.shape == (steps_per_epoch(larger, p, k), 2 * p * k)
+    for batch in batches:
+        visible, infrared = batch[: p * k], batch[p * k :]
+        assert not thermal[visible].any()
+        assert thermal[infrared].all()
+        np.testing.assert_array_equal(labels[visible], labels[infrared])
+        groups = labels[visible].reshape(p, k)
+        assert (groups == groups[:, :1]).all()
+        assert len(set(groups[:, 0])) == p
+
+
+@settings(max_examples=150, deadline=None)
+@given(**PAIRS)
+def test_images_of_a_modality_repeat_only_when_they_are_used_up(counts, k, seed, epoch, data):
+    labels, thermal, _p, batches = draw_pairs(counts, k, seed, epoch, data)
+    drawn = Counter(batches.ravel().tolist())
+    lonely = set(one_modality_identities(labels, thermal).tolist())
+    for label in np.unique(labels):
+        for side in (False, True):
+            times = [drawn[i] for i in np.flatnonzero((labels == label) & (thermal == side))]
+            if label in lonely:
+                assert not any(times)
+            elif times:
+                assert max(times) - min(times) <= 1
+    for group in batches.reshape(-1, k):
+        own = Counter(group.tolist())
+        images = int(((labels == labels[group[0]]) & (thermal == thermal[group[0]])).sum())
+        assert max(own.values()) <= -(-k // images)
+
+
+@settings(max_examples=150, deadline=None)
+@given(**PAIRS)
+def test_people_are_drawn_in_proportion_to_their_images_of_both_modalities(counts, k, seed, epoch, data):
+    labels, _thermal, p, batches = draw_pairs(counts, k, seed, epoch, data)
+    steps = len(batches)
+    draws = Counter(labels[batches[:, : p * k : k]].ravel().tolist())
+    sizes = {i * 5 + 2: v + t for i, (v, t) in enumerate(counts) if v and t}
+    low, high = 0.0, float(steps)
+    for _ in range(200):
+        middle = (low + high) / 2
+        enough = sum(min(size * middle, steps) for size in sizes.values()) >= steps * p
+        low, high = (low, middle) if enough else (middle, high)
+    for name, size in sizes.items():
+        assert abs(draws[name] - min(size * high, steps)) < 1 + 1e-6
+
+
+def test_people_of_one_modality_are_named():
+    labels = np.array([7, 7, 3, 4, 4, 9])
+    thermal = np.array([True, False, True, False, False, True])
+    assert one_modality_identities(labels, thermal).tolist() == [3, 4, 9]
+    with pytest.raises(ConfigError, match="1 identities have both, 3 have visible or thermal images only"):
+        cross_modal_batches(labels, thermal, 2, 4, 0, 0)
+
+
+def test_the_cross_modal_draw_depends_on_seed_and_epoch_only():
+    labels, thermal = np.repeat(np.arange(10), 8), np.tile([False, True], 40)
+    one = cross_modal_batches(labels, thermal, 4, 2, seed=1, epoch=5)
+    np.random.default_rng().random(100)
+    np.testing.assert_array_equal(one, cross_modal_batches(labels, thermal, 4, 2, seed=1, epoch=5))
+    assert not np.array_equal(one, cross_modal_batches(labels, thermal, 4, 2, seed=1, epoch=6))
+    assert not np.array_equal(one, cross_modal_batches(labels, thermal, 4, 2, seed=2, epoch=5))
+
+
+def test_an_epoch_of_balanced_people_sees_every_image_once():
+    labels, thermal = np.repeat(np.arange(20), 8), np.tile([False, True], 80)
+    batches = cross_modal_batches(labels, thermal, p=5, k=4, seed=0, epoch=0)
+    assert sorted(batches.ravel().tolist()) == list(range(160))
