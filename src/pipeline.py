@@ -27,7 +27,8 @@ SERVICES = {
     "benchmarking": "src.services.benchmarking",
     "deployment": "src.services.deployment",
 }
-"""Service to module; each has `preflight(config, data, model)` and `run(config, data, model, run)`."""
+"""Service to module; each has `preflight(config, data, model)` and `run(config, data, model, run)`, which returns a
+`Model`, a `Report`, or a pair of a `Report` and the `Model` that it is about."""
 
 
 def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> None:
@@ -151,12 +152,14 @@ def _run_service(
         seconds = perf_counter() - start
         tracking.log_metrics({"seconds": seconds})
         _LOGGER.info("%s took %.0f s", name, seconds)
-        if isinstance(result, Model):
-            tracking.log_files([*result.files.values(), result.save()], "model")
-            return result
-        _show(result, run.folder)
-        if result.failure is not None:
-            raise ReportFailedError(result.failure)
+        for part in result if isinstance(result, tuple) else (result,):
+            if isinstance(part, Model):
+                tracking.log_files([*part.files.values(), part.save()], "model")
+                model = part
+                continue
+            _show(part, run.folder)
+            if part.failure is not None:
+                raise ReportFailedError(part.failure)
     return model
 
 

@@ -448,6 +448,41 @@ class QuantizationAwareTraining(Strict):
     """Images in a batch."""
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
     """Peak learning rate of Adam; it decays to zero by a cosine."""
+    distillation_weight: Annotated[Number, Field(ge=0)] = 1.0
+    """Weight of 1 - cosine between the embeddings of the INT8 and the float model, which needs no labels."""
+    task_weight: Annotated[Number, Field(ge=0)] = 0.0
+    """Weight of triplet loss and cross-entropy against the people of the training set; batches of 4 images each."""
+    float_layers: list[str] = []
+    """Patterns of layer names to leave in float, such as `gem*`; layers with kernels are always int8."""
+
+    @model_validator(mode="after")
+    def _something_to_learn(self) -> "QuantizationAwareTraining":
+        if self.distillation_weight == self.task_weight == 0:
+            raise ValueError("distillation_weight and task_weight are both 0: there is no loss")
+        if self.task_weight > 0 and (self.batch_size < 8 or self.batch_size % 4):
+            raise ValueError(
+                "task_weight takes batches of at least 2 people with 4 images each: batch_size must be a multiple of "
+                f"4 from 8 on, received {self.batch_size}"
+            )
+        return self
+
+
+class NumericGate(Strict):
+    """Every INT8 file is run on calibration images beside what it was exported from; the run fails where it is off.
+
+    A gap is 1 - cosine of two embeddings of one image. Two right implementations of an integer graph round some values
+    to neighbouring steps, and what all rounding does to a network is its gap to the float model: where half of that is
+    larger than a limit, as in a network that is hardly trained, it is the limit.
+    """
+
+    images: PositiveInt = 64
+    """Calibration images to compare on."""
+    mean_gap: Positive = 0.0005
+    """Greatest mean gap between a file and its source."""
+    max_gap: Positive = 0.005
+    """Greatest gap of one image."""
+    float_gap: Positive = 0.5
+    """Greatest mean gap between an INT8 file and the float model: beyond it, the file says nothing of people."""
 
 
 class Quantization(Strict):
@@ -469,6 +504,16 @@ class Quantization(Strict):
     """Upper bound on the number of calibration images."""
     qat: QuantizationAwareTraining = QuantizationAwareTraining()
     """Settings of `tfmot_qat`."""
+    batch_sizes: Annotated[list[PositiveInt], Field(min_length=1)] = [1]
+    """Static batches: of `quantized_model.onnx` the first, of further files `quantized_model_batch<N>.onnx`."""
+    input_layout: Literal["nhwc", "nchw"] = "nhwc"
+    """Layout of the images that ONNX files take; the NPU computes in NHWC, NCHW costs it a transposition."""
+    encodings: list[Literal["legacy", "1.0.0", "2.0.0"]] = ["legacy", "1.0.0", "2.0.0"]
+    """Forms in which scales and offsets are written beside an ONNX file, for Qualcomm's converters."""
+    gate: NumericGate = NumericGate()
+    """Comparison of every file with its source."""
+    compare: bool = False
+    """Score float and INT8 side by side on the test set, or on validation images; `tfmot_qat` beside PTQ as well."""
     export_dir: str = "quantized_models"
     """Folder for quantized models, inside the run's output folder."""
 
@@ -483,6 +528,20 @@ class Quantization(Strict):
             raise ValueError(
                 "quantizer tfmot_qat quantizes weights per channel, but granularity is per_tensor"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _onnx_keys_need_onnx(self) -> "Quantization":
+        of_onnx = ("batch_sizes", "input_layout", "encodings")
+        unused = [key for key in of_onnx if key in self.model_fields_set]
+        if self.quantizer == "TFlite_converter" and unused:
+            raise ValueError(
+                f"{' and '.join(unused)} describe ONNX files, but quantizer TFlite_converter makes a .tflite: use "
+                "Onnx_quantizer or tfmot_qat"
+            )
+        repeated = sorted({n for n in self.batch_sizes if self.batch_sizes.count(n) > 1})
+        if repeated:
+            raise ValueError(f"batch_sizes has {repeated} more than once")
         return self
 
 
@@ -680,6 +739,12 @@ class Config(Strict):
         ]
         if self.training is not None and self.training.resume_training and self.model.model_path is None:
             mistakes.append("training.resume_training needs model.model_path, a last_augmented_model.keras")
+        batches = self.quantization.batch_sizes if self.quantization and "quantization" in services else [1]
+        if {"benchmarking", "deployment"} & set(services) and batches[0] != 1:
+            mistakes.append(
+                f"operation_mode '{self.operation_mode}' goes on with single images: the first of "
+                f"quantization.batch_sizes must be 1, received {batches}"
+            )
         if services[0] != "training" and self.model.model_path is None:
             mistakes.append(
                 f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model"

@@ -139,6 +139,7 @@ def fine_tune(
     batches: Iterable[Any],
     steps: int,
     learning_rate: float = 1e-4,
+    distillation_weight: float = 1.0,
     extra_loss: Callable[..., tf.Tensor] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
 ) -> None:
@@ -157,6 +158,7 @@ def fine_tune(
             several inputs, images are a dict by input, and embeddings follow one another in the order of its keys.
         steps: number of updates; fewer if `batches` ends before.
         learning_rate: of Adam, decayed to 0 by a half cosine.
+        distillation_weight: of mean(1 - cosine).
         extra_loss: called as `extra_loss(embeddings, *rest of the batch)`, returns a scalar to add.
         on_step: called after each update with its number (from 1) and {"loss", "cosine", "learning_rate"}.
     """
@@ -175,7 +177,9 @@ def fine_tune(
             cosine = tf.reduce_mean(
                 tf.reduce_sum(target * tf.math.l2_normalize(embeddings, axis=-1), axis=-1)
             )
-            loss = 1.0 - cosine + (extra_loss(embeddings, *rest) if extra_loss else 0.0)
+            loss = distillation_weight * (1.0 - cosine) + (
+                extra_loss(embeddings, *rest) if extra_loss else 0.0
+            )
         optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
         return loss, cosine
 

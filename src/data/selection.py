@@ -140,8 +140,10 @@ def _needed(config: Config) -> list[str]:
         purposes += ["training", "validation"]
     if "quantization" in config.services:
         purposes += ["training" if config.dataset.quantization_path is None else "calibration"]
-        if config.quantization is not None and config.quantization.quantizer == "tfmot_qat":
-            purposes += ["training"]
+        if _validates_int8(config):
+            purposes += ["training", "validation"]
+        if config.quantization is not None and config.quantization.compare:
+            purposes += ["query", "gallery"]
     if {"evaluation", "benchmarking"} & set(config.services) or "training" in config.services:
         purposes += ["query", "gallery"]
     if "evaluation" in config.services:
@@ -150,6 +152,14 @@ def _needed(config: Config) -> list[str]:
         own = config.dataset.prediction_query_path is not None
         purposes += _PREDICTION if own else ["query", "gallery"]
     return list(dict.fromkeys(purposes))
+
+
+def _validates_int8(config: Config) -> bool:
+    """Whether quantization trains, or compares without a test set."""
+    section = config.quantization
+    if "quantization" not in config.services or section is None:
+        return False
+    return section.quantizer == "tfmot_qat" or (section.compare and folders(config)["query"] is None)
 
 
 def _without_bad_images(config: Config, samples: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
@@ -164,7 +174,7 @@ def _divide(config: Config, samples: dict[str, list[Sample]]) -> Data:
     dataset = config.dataset
     everything = people(samples.get("training", []))
     training, validation = everything, people(samples.get("validation", []))
-    if "training" in config.services and not validation:
+    if not validation and ("training" in config.services or (everything and _validates_int8(config))):
         split = {"image": split_by_image, "identity": split_by_identity}[dataset.validation_split_by]
         training, validation = split(everything, dataset.validation_split, dataset.seed)
     query, gallery = people(samples.get("query", [])), samples.get("gallery", [])

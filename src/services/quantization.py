@@ -1,128 +1,195 @@
 """Quantization: from a float embedding model to INT8 files for ONNX Runtime, Qualcomm QNN and TFLite."""
 
 import logging
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import keras
-import numpy as np
+import onnx
 
-from common.artifacts import Model, tool_versions
+from common.artifacts import Model, Report, Table, tool_versions, write_json
 from common.config import ConfigError
-from common.quantization import onnx_export, tflite
-from common.run import Run, progress
-from src.data.pipeline import evaluation_batches, training_batches
-from src.data.preprocessing import Preprocessing
+from common.quantization.encodings import encodings
+from common.run import Run
+from src.data.labels import identity_labels
+from src.data.sample import Sample
+from src.data.samplers import check_identities
 from src.data.selection import Data, preprocessing_for
+from src.models._build import build_backbone
+from src.models._head import reid_network
 from src.schema import Config, Quantization
+from src.services._int8.branch import Branch, branches_of
+from src.services._int8.comparison import compare
+from src.services._int8.export import Export, ptq_onnx, ptq_tflite, qat_files
+from src.services._int8.numeric_gate import numeric_gate
+from src.services._int8.train_int8 import IMAGES_PER_IDENTITY, float_layers_of, train_int8
+from src.training.validation import split_query_gallery
 
 _LOGGER = logging.getLogger(__name__)
-_CALIBRATION_BATCH = 32
-
-Calibration = Callable[[], Iterator[np.ndarray]]
-Files = dict[str, bytes]
+_STEM = "quantized_model"
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
-    """Check that there are calibration images and that the preprocessing fits the model.
+    """Check the images that the quantizer and the comparison need, and that the preprocessing fits the model.
 
     Raises:
-        ConfigError: there are none, or the colour mode gives another number of channels.
+        ConfigError: there are no calibration images, too few people for `qat.task_weight`, nobody to compare on; the
+            colour mode gives another number of channels; or `qat.float_layers` names no layer.
     """
+    assert config.quantization is not None
+    section = config.quantization
     if not data.calibration:
         raise ConfigError(
             "quantization has no calibration images: set dataset.quantization_path or dataset.training_path"
         )
+    if section.quantizer == "tfmot_qat" and section.qat.task_weight > 0:
+        check_identities(identity_labels(data.training)[0], section.qat.batch_size // IMAGES_PER_IDENTITY)
+    if section.compare:
+        query, gallery, images = _compared(data)
+        if not {sample.identity for sample in query} & {sample.identity for sample in gallery}:
+            raise ConfigError(
+                f"quantization.compare scores retrieval, but no person is in two images of the {images}: set "
+                "dataset.test_query_path and dataset.test_gallery_path"
+            )
     if model is not None:
         preprocessing_for(config, model)
+    if section.quantizer == "tfmot_qat" and section.qat.float_layers:
+        _check_float_layers(config, model)
 
 
-def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
+def _check_float_layers(config: Config, model: Model | None) -> None:
+    assert config.quantization is not None
+    if model is not None:
+        network = _load(model)
+    else:
+        assert config.training is not None  # it makes the model
+        network = reid_network(build_backbone(config.model), num_identities=2, bnneck=config.training.bnneck)
+    try:
+        float_layers_of(network, config.quantization.qat.float_layers)
+    except ValueError as error:
+        raise ConfigError(f"quantization.qat.{error}") from error
+
+
+def _compared(data: Data) -> tuple[Sequence[Sample], Sequence[Sample], str]:
+    """Queries, gallery, and what they are."""
+    if data.query:
+        return data.query, data.gallery, "test set"
+    return *split_query_gallery(data.validation), "validation images"
+
+
+def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Report, Model]:
     """Quantize a float model; the result knows the float model as its source."""
     assert model is not None and config.quantization is not None
-    section = config.quantization
-    preprocessing = preprocessing_for(config, model)
-    network = keras.saving.load_model(model.path, compile=False, safe_mode=True)
-
-    def calibration() -> Iterator[np.ndarray]:
-        return evaluation_batches(data.calibration, preprocessing, _CALIBRATION_BATCH).as_numpy_iterator()
-
+    section, network = config.quantization, _load(model)
+    branches = branches_of(network, preprocessing_for(config, model), data.calibration)
+    if len(branches) > 1 and config.services[-1] != "quantization":
+        raise ConfigError(
+            f"operation_mode '{config.operation_mode}': {model.path} has the inputs "
+            f"{' and '.join(branch.name for branch in branches)}, and services after quantization take one: use "
+            "operation_mode: quantization, then give them the file of one modality as model.model_path"
+        )
     _LOGGER.info("%s with %d calibration images", section.quantizer, len(data.calibration))
-    files = _QUANTIZERS[section.quantizer](section, network, calibration, data, preprocessing, run)
+    made = _QUANTIZERS[section.quantizer](section, network, branches, data, run)
     folder = run.make(section.export_dir)
-    written = {role: _write(folder / f"quantized_model.{role}", content) for role, content in files.items()}
-    quantized = replace(model, files=written, precision="int8", source=model, tool_versions=tool_versions())
-    quantized.save()
-    for role, path in written.items():
-        _LOGGER.info("%s: %s, %.2f MB (float: %.2f MB)", role, path, _megabytes(path), _megabytes(model.path))
-    return quantized
+    written = [(_write(folder / export.name, export.content), export) for export in made.exports]
+    models = [_model_of(model, branch, written) for branch in branches]
+    files = [manifest for quantized in models for manifest in (*quantized.files.values(), quantized.save())]
+    files += [file for path, export in written for file in _beside(model, section, path, export)]
+    for path, _ in written:
+        _LOGGER.info("%s: %.2f MB (float: %.2f MB)", path, _megabytes(path), _megabytes(model.path))
+    threads = config.general.num_threads
+    gate = numeric_gate(written, section.gate, threads)
+    tables, metrics, notes = [*made.tables, gate.table], {**made.metrics, **gate.metrics}, [*made.notes]
+    if section.compare and gate.failure is None:
+        others = _compared_files(section, branches, written, folder)
+        comparison = compare(branches, model.path, others, *_compared(data), threads)
+        tables.append(comparison.table)
+        metrics |= comparison.metrics
+        notes.append(comparison.note)
+    report = Report("quantization", metrics, tuple(tables), tuple(files), tuple(notes), gate.failure)
+    return report, models[0]
+
+
+def _load(model: Model) -> keras.Model:
+    return keras.saving.load_model(model.path, compile=False, safe_mode=True)
+
+
+def _model_of(source: Model, branch: Branch, written: Sequence[tuple[Path, Export]]) -> Model:
+    """The files of one input that run by default, as one model."""
+    files = {e.role: path for path, e in written if e.branch is branch and e.is_first}
+    quantized = replace(source, files=files, precision="int8", source=source, tool_versions=tool_versions())
+    if not branch.name:
+        return quantized
+    preprocessing = asdict(branch.preprocessing)
+    return replace(quantized, input_shape=branch.preprocessing.input_shape, preprocessing=preprocessing)
+
+
+def _beside(model: Model, section: Quantization, path: Path, export: Export) -> Iterator[Path]:
+    """What an ONNX file comes with: its encodings, or, in a further batch size, itself and its own manifest."""
+    if not export.is_first:
+        yield from (path, replace(_model_of(model, export.branch, []), files={export.role: path}).save())
+    elif export.role == "onnx":
+        graph = onnx.ModelProto.FromString(export.content)
+        for version in section.encodings:
+            file = path.with_name(f"{path.stem}_encodings_{version}.json")
+            yield write_json(file, encodings(graph, version))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What a quantizer made, and what it has to say."""
+
+    exports: Iterable[Export]
+    tables: Sequence[Table] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    notes: Sequence[str] = ()
 
 
 def _tflite_converter(
-    section: Quantization, network: keras.Model, calibration: Calibration, *_: Any
-) -> Files:
-    content = tflite.convert_ptq(
-        network,
-        calibration,
-        section.granularity,
-        section.quantization_input_type,
-        section.quantization_output_type,
-    )
-    return {"tflite": content}
+    section: Quantization, network: keras.Model, branches: Sequence[Branch], *_: Any
+) -> _Made:
+    return _Made(ptq_tflite(section, branches, _STEM))
 
 
-def _onnx_quantizer(section: Quantization, network: keras.Model, calibration: Calibration, *_: Any) -> Files:
-    from common.quantization.onnx_ptq import quantize_onnx
-
-    float_graph = onnx_export.export_onnx(network)
-    graph = quantize_onnx(float_graph, calibration, section.granularity, section.calibrate_method)
-    return {"onnx": graph.SerializeToString()}
+def _onnx_quantizer(
+    section: Quantization, network: keras.Model, branches: Sequence[Branch], *_: Any
+) -> _Made:
+    return _Made(ptq_onnx(section, branches, _STEM))
 
 
 def _tfmot_qat(
-    section: Quantization,
-    network: keras.Model,
-    calibration: Calibration,
-    data: Data,
-    preprocessing: Preprocessing,
-    run: Run,
-) -> Files:
-    from common.quantization.complete import export_qat_onnx
-    from common.quantization.qat import fine_tune, prepare_qat
-
-    qat, samples = section.qat, data.training or data.calibration
-    batch = min(qat.batch_size, len(samples))
-    steps = qat.epochs * -(-len(samples) // batch)
-    steps = min(steps, qat.max_steps or steps)
-    # Distillation needs no labels: with each image as an identity of its own, P x 1 is a plain shuffle.
-    stream = training_batches(
-        samples, np.arange(len(samples)), preprocessing, batch, 1, run.seed, epochs=qat.epochs
-    )
-    qat_model = prepare_qat(network, calibration)
-    with progress("quantization-aware training", steps, "steps") as advance:
-        fine_tune(
-            qat_model,
-            network,
-            (step["images"] for step in stream),
-            steps,
-            qat.learning_rate,
-            on_step=lambda _, values: advance(1, f"cosine to float {values['cosine']:.4f}"),
-        )
-    return {
-        "onnx": export_qat_onnx(qat_model).SerializeToString(),
-        "tflite": tflite.convert_qat(
-            qat_model, section.quantization_input_type, section.quantization_output_type
-        ),
-    }
+    section: Quantization, network: keras.Model, branches: Sequence[Branch], data: Data, run: Run
+) -> _Made:
+    images = data.training or data.calibration
+    trained = train_int8(section.qat, network, branches, images, data.validation, run.seed)
+    tables = [trained.table] if trained.table.rows else []
+    exports = qat_files(section, branches, trained.model, _STEM)
+    return _Made(exports, tables, trained.metrics, [trained.note])
 
 
-_QUANTIZERS: dict[str, Callable[..., Files]] = {
+_QUANTIZERS: dict[str, Callable[..., _Made]] = {
     "TFlite_converter": _tflite_converter,
     "Onnx_quantizer": _onnx_quantizer,
     "tfmot_qat": _tfmot_qat,
 }
+
+
+def _compared_files(
+    section: Quantization, branches: Sequence[Branch], written: Sequence[tuple[Path, Export]], folder: Path
+) -> Iterator[tuple[str, dict[str, Path]]]:
+    """What is scored beside float: the files that run by default, those of `tfmot_qat` after a PTQ of ONNX Runtime."""
+    kind = "ptq"
+    if section.quantizer == "tfmot_qat":
+        single = section.model_copy(update={"batch_sizes": section.batch_sizes[:1]})
+        made = ptq_onnx(single, branches, f"{_STEM}_ptq")
+        yield kind, {e.branch.name: _write(folder / e.name, e.content) for e in made}
+        kind = "qat"
+    for role in ("onnx", "tflite"):
+        files = {e.branch.name: path for path, e in written if e.role == role and e.is_first}
+        if files:
+            yield kind, files
 
 
 def _write(path: Path, content: bytes) -> Path:

@@ -1,0 +1,116 @@
+"""The inputs of a network: one, or one for each modality."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import keras
+import numpy as np
+
+from common.config import ConfigError
+from common.quantization.branches import branches
+from common.run import progress
+from src.data.pipeline import evaluation_batches, load_images
+from src.data.preprocessing import CHANNELS, Preprocessing
+from src.data.sample import Sample
+
+Embedding = Callable[[np.ndarray], np.ndarray]
+"""Rescaled images (n, H, W, C) to embeddings (n, D)."""
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Branch:
+    """One input of a network, with the images that belong to it.
+
+    Attributes:
+        name: Modality, or empty where the network has one input.
+        network: Images (N, H, W, C) to embeddings (N, D).
+        preprocessing: From file to rescaled image.
+        calibration: Images to measure ranges on.
+    """
+
+    name: str
+    network: keras.Model
+    preprocessing: Preprocessing
+    calibration: Sequence[Sample]
+
+    @property
+    def suffix(self) -> str:
+        """What its files have in their names."""
+        return f"_{self.name}" if self.name else ""
+
+    def takes(self, sample: Sample) -> bool:
+        """Whether an image belongs to this input."""
+        return self.name in ("", sample.modality)
+
+    def calibrate(self) -> Iterator[np.ndarray]:
+        """Calibration images in batches, rescaled."""
+        return evaluation_batches(self.calibration, self.preprocessing, BATCH).as_numpy_iterator()
+
+    def spread_images(self, count: int) -> np.ndarray:
+        """At most `count` calibration images at equal distances, rescaled (n, H, W, C)."""
+        chosen = np.unique(np.linspace(0, len(self.calibration) - 1, count).astype(int))
+        return load_images([self.calibration[i] for i in chosen], self.preprocessing)
+
+
+def branches_of(
+    network: keras.Model, preprocessing: Preprocessing, calibration: Sequence[Sample]
+) -> list[Branch]:
+    """Divide a network and its calibration images by input, in the order of the names.
+
+    Raises:
+        ConfigError: the inputs are no modalities of the data set, or an input has no calibration image.
+    """
+    try:
+        networks = branches(network)
+    except ValueError as error:
+        raise ConfigError(f"model.model_path: {error}") from error
+    if list(networks) == [""]:
+        return [Branch("", network, preprocessing, calibration)]
+    found = []
+    for name, part in networks.items():
+        own = [sample for sample in calibration if sample.modality == name]
+        if not own:
+            known = sorted({sample.modality for sample in calibration})
+            raise ConfigError(
+                f"the network has an input '{name}', but the calibration images are {' and '.join(known)} only: "
+                "dataset.quantization_path (or training_path) needs images of every modality"
+            )
+        shape = part.input_shape[1:]
+        mode: Any = next(mode for mode, channels in CHANNELS.items() if channels == shape[-1])
+        found.append(Branch(name, part, replace(preprocessing, input_shape=shape, color_mode=mode), own))
+    return found
+
+
+def embed_samples(
+    branches: Sequence[Branch],
+    functions: Mapping[str, Embedding],
+    samples: Sequence[Sample],
+    description: str,
+) -> np.ndarray:
+    """Embed every sample with the function of its branch, in order.
+
+    Args:
+        branches: Inputs of the network.
+        functions: Branch name to embedding.
+        samples: N samples; each belongs to a branch.
+        description: Shown beside the progress bar.
+
+    Returns:
+        (N, D) float32, not normalised.
+    """
+    parts = np.empty((len(samples), branches[0].network.output_shape[-1]), np.float32)
+    with progress(description, len(samples), "images") as advance:
+        for branch in branches:
+            own = [index for index, sample in enumerate(samples) if branch.takes(sample)]
+            done = 0
+            batches = (
+                evaluation_batches([samples[i] for i in own], branch.preprocessing, BATCH) if own else []
+            )
+            for images in batches:
+                parts[own[done : done + len(images)]] = functions[branch.name](images.numpy())
+                done += len(images)
+                advance(len(images))
+    return parts
