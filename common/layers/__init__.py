@@ -1,0 +1,3 @@
+"""Layers of our own. Importing the package makes those that saved models hold known to Keras."""
+
+from common.layers import batch_part, gem  # noqa: F401

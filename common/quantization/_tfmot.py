@@ -18,6 +18,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layou
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import QuantizeScheme
 
+from common.quantization._gem import GeM
 from common.quantization.fold import consumers
 
 _L = tf_keras.layers
@@ -33,7 +34,10 @@ _SAME_GRID = (
     _L.Permute,
     _L.Dropout,
 )
-FLOAT_LAYERS = (_L.BatchNormalization, _L.LayerNormalization, _L.UnitNormalization)
+FLOAT_LAYERS = (
+    *(_L.BatchNormalization, _L.LayerNormalization, _L.GroupNormalization, _L.UnitNormalization),
+    GeM,  # of 8 bits it leaves most dimensions of an embedding 0
+)
 _FUSES_RELU = (*KERNELS, _L.Add)
 
 

@@ -8,11 +8,13 @@ import keras
 import numpy as np
 import tf_keras
 
+from common.quantization._gem import GeM
+
 _SHARED = (
     *("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense"),
-    *("BatchNormalization", "LayerNormalization", "UnitNormalization", "Rescaling"),
+    *("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization", "Rescaling"),
     *("Activation", "ReLU", "LeakyReLU", "PReLU", "Softmax"),
-    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate"),
+    *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"),
     *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "AveragePooling2D", "MaxPooling2D"),
     *("ZeroPadding2D", "Cropping2D", "UpSampling2D", "Flatten", "Reshape", "Permute", "Dropout"),
 )
@@ -20,6 +22,7 @@ _SHARED = (
 TWINS: dict[str, Callable[..., tf_keras.layers.Layer]] = {
     **{name: getattr(tf_keras.layers, name) for name in _SHARED},
     "FusedBatchNormalization": tf_keras.layers.BatchNormalization,
+    "GeM": GeM,
 }
 """Class name of a Keras 3 layer -> what builds its tf_keras twin from the same configuration keys.
 

@@ -8,8 +8,10 @@ import numpy as np
 import tensorflow as tf
 import tf_keras
 
+from common.quantization._gem import GeM
+
 _WEIGHTED = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
-_POOLS = (tf_keras.layers.GlobalAveragePooling2D, tf_keras.layers.GlobalMaxPooling2D)
+_POOLS = (tf_keras.layers.GlobalAveragePooling2D, tf_keras.layers.GlobalMaxPooling2D, GeM)
 _TAKES_MAPS = (
     *(tf_keras.layers.Dense, tf_keras.layers.BatchNormalization, tf_keras.layers.Dropout),
     *(tf_keras.layers.ReLU, tf_keras.layers.LeakyReLU, tf_keras.layers.Activation),

@@ -333,6 +333,8 @@ def _random_network(config: Config, data: Data, preprocessing: Preprocessing, mo
 
 def _keras_network(model: Model) -> keras.Model | None:
     """The Keras model that a model is or was made from; None where its file is not at hand."""
+    import common.layers  # noqa: F401  (what the file may hold)
+
     source: Model | None = model
     while source is not None and "keras" not in source.files:
         source = source.source
