@@ -60,7 +60,7 @@ def test_a_command_is_one_that_can_be_given(text):
 def test_a_block_of_yaml_is_valid_on_top_of_a_complete_configuration(text):
     raw = yaml.safe_load(BASE)
     for section, value in yaml.safe_load(expand_environment(text)).items():
-        merge = isinstance(value, dict) and section != "model"
+        merge = isinstance(value, dict) and section != "model" and "root_path" not in value
         raw[section] = {**raw.get(section, {}), **value} if merge else value
     if raw["model"].get("model_name") and raw["operation_mode"] == "evaluation":
         raw["operation_mode"] = "chain_te"
