@@ -9,6 +9,7 @@ from typing import Any
 import keras
 
 from common.config import ConfigError
+from src.models._two_stems import has_two_stems
 from src.registries import MODELS
 from src.schema import ModelSection
 
@@ -19,7 +20,8 @@ def build_backbone(section: ModelSection) -> keras.Model:
     """Build the model of the zoo, or the user's own, that `model.model_name` means.
 
     Returns:
-        Rescaled images (N, H, W, C) to features (N, D), with random or ImageNet weights.
+        Rescaled images (N, H, W, C) to features (N, D), with random or ImageNet weights; `agw` takes a dict of visible
+        and thermal images.
 
     Raises:
         ConfigError: an argument has a value that the model refuses, or the user's own model is not such a network.
@@ -67,9 +69,10 @@ def _check(backbone: Any, section: ModelSection) -> None:
     where = section.custom_model_file or section.model_name
     if not isinstance(backbone, keras.Model) or not hasattr(backbone, "output"):
         raise ConfigError(f"{where} must return a functional keras.Model, received {type(backbone).__name__}")
-    if backbone.input_shape != (None, *section.input_shape):
+    images = backbone.input["visible"].shape if has_two_stems(backbone) else backbone.input_shape
+    if images != (None, *section.input_shape):
         raise ConfigError(
-            f"{where} must take images of shape {(None, *section.input_shape)}, its input is {backbone.input_shape}"
+            f"{where} must take images of shape {(None, *section.input_shape)}, its input is {images}"
         )
     shape = getattr(backbone.output, "shape", None)
     if shape is None or len(shape) != 2 or shape[1] is None:

@@ -2,6 +2,9 @@
 
 import keras
 
+from src.models._two_stems import bnneck as new_bnneck
+from src.models._two_stems import branches_of, has_two_stems, input_in, joined
+
 
 def reid_network(
     backbone: keras.Model, num_identities: int, bnneck: bool = False, dropout: float = 0.0
@@ -14,22 +17,23 @@ def reid_network(
     without bias (Luo et al., Bag of Tricks and a Strong Baseline for Deep Person Re-Identification, 2019).
 
     Args:
-        backbone: Images to features (N, D). If its last layer is called `bnneck` (a saved embedding model),
-            that neck is used and no other is added, whatever `bnneck` says.
+        backbone: Images to features (N, D). If its last layer is called `bnneck` (a saved embedding model, AGW),
+            that neck is used and no other is added, whatever `bnneck` says. With visible and thermal images, a dict of
+            the two, the rows of all outputs are the visible images, then the thermal ones.
         num_identities: Number of classes of the training set.
         bnneck: Whether to add the neck.
         dropout: Rate in [0, 1) of the dropout before the classifier; the embedding is never dropped.
     """
+    if isinstance(backbone.output, dict):
+        backbone = joined(backbone)
     embedding = backbone.output
     last_layer = embedding._keras_history.operation
     if last_layer.name == "bnneck":
-        features, bnneck = last_layer.input, True
+        features, bnneck = _before_neck(backbone, last_layer), True
     else:
         features = embedding
         if bnneck:
-            embedding = keras.layers.BatchNormalization(
-                momentum=0.9, epsilon=1e-5, center=False, name="bnneck"
-            )(features)
+            embedding = new_bnneck()(features)
     classified = keras.layers.Dropout(dropout, name="dropout")(embedding) if dropout else embedding
     logits = keras.layers.Dense(
         num_identities,
@@ -42,5 +46,16 @@ def reid_network(
 
 
 def embedding_model(network: keras.Model) -> keras.Model:
-    """Return images -> embedding (N, D), without anything that only training needs; weights are shared."""
+    """Return images -> embedding (N, D), without anything that only training needs; weights are shared.
+
+    Of a network for two modalities, a dict of images by modality to a dict of embeddings.
+    """
+    if has_two_stems(network):
+        return branches_of(network)
     return keras.Model(network.input, network.output["embedding"], name=network.name)
+
+
+def _before_neck(backbone: keras.Model, neck: keras.Layer) -> keras.KerasTensor:
+    """What a neck normalizes; a neck per modality divides it first."""
+    is_divided = isinstance(neck, keras.layers.Concatenate)
+    return input_in(backbone, backbone.get_layer("visible_features") if is_divided else neck)

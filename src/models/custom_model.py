@@ -21,9 +21,10 @@ def custom_model(
     """
     images = image_input(input_shape)
     x = images
-    for stage in range(depth):
-        x = layers.Conv2D(width * 2**stage, 3, strides=2, padding="same", use_bias=False)(x)
-        x = layers.BatchNormalization(momentum=0.9)(x)
-        x = layers.ReLU()(x)
+    for stage in range(1, depth + 1):
+        channels = width * 2 ** (stage - 1)
+        x = layers.Conv2D(channels, 3, strides=2, padding="same", use_bias=False, name=f"conv{stage}")(x)
+        x = layers.BatchNormalization(momentum=0.9, name=f"conv{stage}_bn")(x)
+        x = layers.ReLU(name=f"conv{stage}_relu")(x)
     features = layers.GlobalAveragePooling2D(name="features")(x)
     return keras.Model(images, features, name="custom_model")

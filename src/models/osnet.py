@@ -8,6 +8,7 @@ quantize: the gate's sigmoid is a layer of its own, its products are `Multiply`,
 import keras
 from keras import layers
 
+from src.models._convolution import batch_norm, convolution, he
 from src.models._inputs import image_input
 
 _EMBEDDING_SIZE = 512
@@ -37,29 +38,28 @@ def osnet_a100(input_shape: tuple[int, int, int] = (256, 128, 3)) -> keras.Model
 
 def _osnet(name: str, channels: tuple[int, int, int, int], input_shape: tuple[int, int, int]) -> keras.Model:
     images = image_input(input_shape)  # (N, 256, 128, 3)
-    x = layers.ZeroPadding2D(3, name="conv1_pad")(images)
-    x = _conv(x, channels[0], "conv1", kernel_size=7, strides=2)  # (N, 128, 64, C0)
+    x = convolution(images, channels[0], "conv1", kernel_size=7, strides=2)  # (N, 128, 64, C0)
     x = layers.ZeroPadding2D(1, name="maxpool_pad")(x)  # zeros are below no activation: a ReLU stands before
     x = layers.MaxPooling2D(3, strides=2, name="maxpool")(x)  # (N, 64, 32, C0)
     for stage, width in zip(("conv2", "conv3"), channels[1:3], strict=True):
         x = _block(x, width, f"{stage}_1")
         x = _block(x, width, f"{stage}_2")
-        x = _conv(x, width, f"{stage}_transition")
+        x = convolution(x, width, f"{stage}_transition")
         x = layers.AveragePooling2D(2, name=f"{stage}_transition_pool")(x)  # (N, 32, 16, C1), (N, 16, 8, C2)
     x = _block(x, channels[3], "conv4_1")
     x = _block(x, channels[3], "conv4_2")
-    x = _conv(x, channels[3], "conv5")  # (N, 16, 8, C3)
+    x = convolution(x, channels[3], "conv5")  # (N, 16, 8, C3)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     x = layers.Dense(
         _EMBEDDING_SIZE, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01), name="fc"
     )(x)
-    return keras.Model(images, layers.ReLU(name="features")(_batch_norm(x, "fc")), name=name)
+    return keras.Model(images, layers.ReLU(name="features")(batch_norm(x, "fc")), name=name)
 
 
 def _block(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
     """Omni-scale block: streams of 1, 2, 3, 4 light convolutions, weighted by one shared gate and summed."""
     middle = width // 4
-    reduced = _conv(x, middle, f"{name}_conv1")
+    reduced = convolution(x, middle, f"{name}_conv1")
     squeeze, excite = _gate_convolutions(middle, f"{name}_gate")
     fused = None
     for stream in range(1, _STREAMS + 1):
@@ -71,46 +71,24 @@ def _block(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
         weights = layers.Activation("sigmoid", name=f"{prefix}_gate")(excite(squeeze(weights)))
         y = layers.Multiply(name=f"{prefix}_gated")([y, weights])
         fused = y if fused is None else layers.Add(name=f"{prefix}_add")([fused, y])
-    expanded = _conv(fused, width, f"{name}_conv3", relu=False)
-    shortcut = x if x.shape[-1] == width else _conv(x, width, f"{name}_downsample", relu=False)
+    expanded = convolution(fused, width, f"{name}_conv3", relu=False)
+    shortcut = x if x.shape[-1] == width else convolution(x, width, f"{name}_downsample", relu=False)
     return layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([expanded, shortcut]))
 
 
 def _gate_convolutions(width: int, name: str) -> tuple[keras.Layer, keras.Layer]:
     """Return the two convolutions of a gate, which its block calls once for each stream."""
     squeeze = layers.Conv2D(
-        width // _GATE_REDUCTION, 1, activation="relu", kernel_initializer=_he("fan_out"), name=f"{name}_fc1"
+        width // _GATE_REDUCTION, 1, activation="relu", kernel_initializer=he("fan_out"), name=f"{name}_fc1"
     )
-    return squeeze, layers.Conv2D(width, 1, kernel_initializer=_he("fan_out"), name=f"{name}_fc2")
+    return squeeze, layers.Conv2D(width, 1, kernel_initializer=he("fan_out"), name=f"{name}_fc2")
 
 
 def _light_conv(x: keras.KerasTensor, width: int, name: str) -> keras.KerasTensor:
     """A linear 1x1 convolution and a 3x3 depthwise one, then batch norm and ReLU."""
-    x = layers.Conv2D(width, 1, use_bias=False, kernel_initializer=_he("fan_out"), name=f"{name}_pointwise")(
-        x
-    )
+    x = layers.Conv2D(width, 1, use_bias=False, kernel_initializer=he("fan_out"), name=f"{name}_pointwise")(x)
     # Keras swaps the fans of a depthwise kernel: its fan_in is PyTorch's fan_out.
     x = layers.DepthwiseConv2D(
-        3, padding="same", use_bias=False, depthwise_initializer=_he("fan_in"), name=f"{name}_depthwise"
+        3, padding="same", use_bias=False, depthwise_initializer=he("fan_in"), name=f"{name}_depthwise"
     )(x)
-    return layers.ReLU(name=f"{name}_relu")(_batch_norm(x, name))
-
-
-def _conv(
-    x: keras.KerasTensor, width: int, name: str, kernel_size: int = 1, strides: int = 1, relu: bool = True
-) -> keras.KerasTensor:
-    """A convolution without bias and padding, batch norm, and ReLU unless it is linear."""
-    x = layers.Conv2D(
-        width, kernel_size, strides, use_bias=False, kernel_initializer=_he("fan_out"), name=name
-    )(x)
-    x = _batch_norm(x, name)
-    return layers.ReLU(name=f"{name}_relu")(x) if relu else x
-
-
-def _batch_norm(x: keras.KerasTensor, name: str) -> keras.KerasTensor:
-    """PyTorch's constants, which differ from Keras's."""
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
-
-
-def _he(mode: str) -> keras.initializers.Initializer:
-    return keras.initializers.VarianceScaling(2.0, mode, "untruncated_normal")
+    return layers.ReLU(name=f"{name}_relu")(batch_norm(x, name))
