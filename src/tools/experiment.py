@@ -98,7 +98,7 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
             for number, step in enumerate(steps, 1):
                 target = folder / _file_name(name) / f"seed_{seed}" / f"step_{number}"
                 overrides = [*experiment.overrides, *step.overrides, f"general.global_seed={seed}"]
-                _run(step.config, overrides, target, {"previous": previous, "shared": shared}, threads)
+                run_step(step.config, overrides, target, {"previous": previous, "shared": shared}, threads)
                 previous = target / _BEST
                 advance(1, name)
             return previous
@@ -122,10 +122,21 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
     }
 
 
-def _run(
+def run_step(
     config: str, overrides: list[str], target: Path, models: dict[str, Path | None], threads: int
 ) -> None:
-    """One run of the program; its folder gets its name only when it has finished."""
+    """Run the program once, unless it was run; its folder gets its name only when it has finished.
+
+    Args:
+        config: Name of a YAML file of `config_file_examples/`.
+        overrides: `section.key=value` each; `{previous}` and `{shared}` stand for `models`.
+        target: Folder of the run; its log goes beside it.
+        models: What the names in braces mean.
+        threads: CPU threads of the run.
+
+    Raises:
+        RuntimeError: the run failed; the message names its log.
+    """
     if target.is_dir():
         return
     unfinished = target.with_name(f".{target.name}.unfinished")

@@ -39,7 +39,7 @@ def runs(monkeypatch):
         metrics = {"metrics": {"float32/keras/rank1": score}}
         (target / "evaluation/metrics.json").write_text(json.dumps(metrics))
 
-    monkeypatch.setattr(experiment, "_run", run)
+    monkeypatch.setattr(experiment, "run_step", run)
     return asked
 
 

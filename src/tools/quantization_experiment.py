@@ -1,0 +1,286 @@
+"""What INT8 costs: float, PTQ, QAT and the emulated NPU for several networks, and whether that is little enough.
+
+    make experiments-quantization
+
+Each network and seed is trained once and quantized once, in two runs of `stm32ai_main.py`; what is finished is not
+repeated, so remove `step_2` of a network to quantize it anew. The table goes into docs/README_QUANTIZATION.md.
+"""
+
+import argparse
+import csv
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydantic import Field
+
+from common.artifacts import write_json
+from common.config import OUTPUTS, ConfigError, Strict, validate
+from common.run import progress
+from src.tools.experiment import run_step
+
+_PROJECT = Path(__file__).parents[2]
+_PLAN = Path(__file__).parent / "experiments/quantization.yaml"
+_PAGE = _PROJECT / "docs/README_QUANTIZATION.md"
+_BEGIN = "<!-- table of make experiments-quantization -->"
+_END = "<!-- end of the table -->"
+_BASE = "chain_tqeb_config.yaml"
+_SMOKE = (
+    "dataset.synthetic_preset=tiny", "model.input_shape=(64,32,3)", "training.epochs=1", "training.batch_size=16",
+    "++training.steps_per_epoch=1", "~training.callbacks",
+)  # fmt: skip
+_SMOKE_QUANTIZATION = (
+    "++quantization.qat.max_steps=1", "++quantization.qat.batch_size=8", "++quantization.max_images=16",
+    "++benchmarking.parity_images=2", "++benchmarking.latency_runs=5",
+)  # fmt: skip
+
+Values = Mapping[str, float]
+"""What was measured of one network and seed, by name."""
+
+
+class Network(Strict):
+    """One row."""
+
+    seeds: list[int] = Field(min_length=1)
+    """`general.global_seed` of the repetitions."""
+    emulate: bool = False
+    """Score the test set on the emulator; otherwise it is compared with ONNX Runtime on `parity_images`."""
+    training: list[str] = []
+    """Further overrides of the training."""
+    quantization: list[str] = []
+    """Further overrides of the quantization."""
+
+
+class Plan(Strict):
+    """What is trained and quantized."""
+
+    overrides: list[str] = []
+    """Given to every run."""
+    training: list[str] = []
+    """Given to every training."""
+    quantization: list[str] = []
+    """Given to every quantization."""
+    networks: dict[str, Network]
+    """`model.model_name` to its row."""
+
+
+_SCORES = {
+    "float": "compare/float/keras",
+    "ptq": "compare/ptq/onnxruntime_cpu",
+    "qat": "compare/qat/onnxruntime_cpu",
+}
+
+
+def run_plan(plan: Plan, folder: Path, jobs: int, smoke: bool = False) -> dict[str, list[Values]]:
+    """Run what is not finished yet.
+
+    Args:
+        plan: What to run.
+        folder: One folder a network is made in it.
+        jobs: Runs side by side; each has an equal part of the cores.
+        smoke: One step of everything on tiny images, which shows that it runs and measures nothing.
+
+    Returns:
+        Network to what was measured, a seed each.
+
+    Raises:
+        RuntimeError: a run failed; the message names its log.
+    """
+    threads = max(1, len(os.sched_getaffinity(0)) // jobs)
+    work = [(name, seed) for name, network in plan.networks.items() for seed in network.seeds]
+    with progress("runs", 2 * len(work), "runs") as advance, ThreadPoolExecutor(jobs) as pool:
+
+        def one(item: tuple[str, int]) -> Values:
+            name, seed = item
+            target, network = folder / name / f"seed_{seed}", plan.networks[name]
+            common = [*plan.overrides, f"general.global_seed={seed}", f"++general.num_threads={threads}"]
+            training = [
+                *common, "operation_mode=training", f"model.model_name={name}", *plan.training, *network.training,
+                *(_SMOKE if smoke else ()),
+            ]  # fmt: skip
+            run_step(_BASE, training, target / "step_1", {}, threads)
+            advance(1, f"{name}, seed {seed}")
+            mode = "chain_qeb" if network.emulate else "chain_qb"
+            quantization = [
+                *common, f"operation_mode={mode}", "~model.model_name", "~training", "+model.model_path={previous}",
+                *(["+evaluation.target=qnn_htp_emulator"] if network.emulate else []),
+                *plan.quantization, *network.quantization, *(_SMOKE[:2] + _SMOKE_QUANTIZATION if smoke else ()),
+            ]  # fmt: skip
+            best = target / "step_1/saved_models/best_model.keras"
+            run_step(_BASE, quantization, target / "step_2", {"previous": best}, threads)
+            advance(1, f"{name}, seed {seed}")
+            return measured(target)
+
+        found = list(pool.map(one, work))
+    return {
+        name: [values for (owner, _), values in zip(work, found, strict=True) if owner == name]
+        for name in plan.networks
+    }
+
+
+def measured(folder: Path) -> Values:
+    """What the two runs in a folder measured, in the units of the reports; what was not measured is absent."""
+
+    def report(service: str) -> Values:
+        path = folder / "step_2" / service / "metrics.json"
+        return json.loads(path.read_text())["metrics"] if path.is_file() else {}
+
+    quantization, evaluation, benchmarking = map(report, ("quantization", "evaluation", "benchmarking"))
+    values = {
+        f"{kind}/{key}": quantization[f"{prefix}/{key}"]
+        for kind, prefix in _SCORES.items()
+        for key in ("rank1", "mAP", "cosine_mean", "cosine_1_percent", "dead_dimensions", "megabytes")
+    }
+    for key in ("rank1", "mAP"):
+        if (name := f"int8/qnn_htp_emulator/{key}") in evaluation:
+            values[f"htp/{key}"] = evaluation[name]
+    values["file_gap"] = quantization["gate/quantized_model.onnx/mean_gap"]
+    values["htp/cosine"] = benchmarking["qnn_htp_emulator/parity_cosine_mean"]
+    values["integer"] = benchmarking["npu/integer_convolutions"] / benchmarking["npu/convolutions"]
+    values["step_cost"] = _training_speed(folder / "step_1") / quantization["qat/images_per_second"]
+    return values
+
+
+def _training_speed(folder: Path) -> float:
+    """Images per second of the float training, the median of the epochs without tracing."""
+    with (folder / "logs/metrics/train_metrics.csv").open(encoding="utf-8") as file:
+        speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
+    return float(np.median(speeds[1:] or speeds))
+
+
+def table(results: Mapping[str, Sequence[Values]]) -> str:
+    """Write the results as Markdown: means over seeds, with the standard deviation where there are several."""
+    columns: dict[str, Callable[[Sequence[Values]], str]] = {
+        "seeds": lambda values: str(len(values)),
+        **{f"{title} Rank-1 / mAP, %": _scores(kind) for kind, title in _TITLES.items()},
+        "cosine QAT to float, mean / 1st percentile": lambda values: (
+            f"{_mean(values, 'qat/cosine_mean'):.4f} / {_mean(values, 'qat/cosine_1_percent'):.4f}"
+        ),
+        "dead dimensions": lambda values: f"{_mean(values, 'qat/dead_dimensions'):.0f}",
+        "cosine ONNX to QAT model": lambda values: f"{1 - _mean(values, 'file_gap'):.5f}",
+        "cosine HTP to ONNX": lambda values: f"{_mean(values, 'htp/cosine'):.5f}",
+        "integer convolutions": lambda values: f"{100 * _mean(values, 'integer'):.0f} %",
+        "MB float / INT8": lambda values: (
+            f"{_mean(values, 'float/megabytes'):.2f} / {_mean(values, 'qat/megabytes'):.2f}"
+        ),
+        "QAT step / float step": lambda values: f"{_mean(values, 'step_cost'):.2f}",
+    }
+    lines = [f"| network | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
+    for name, values in results.items():
+        lines.append(f"| {name} | {' | '.join(cell(values) for cell in columns.values())} |")
+    return "\n".join(lines)
+
+
+_TITLES = {"float": "float", "ptq": "PTQ", "qat": "QAT", "htp": "HTP emulator"}
+
+
+def _scores(kind: str) -> Callable[[Sequence[Values]], str]:
+    def cell(values: Sequence[Values]) -> str:
+        if f"{kind}/rank1" not in values[0]:
+            return ""
+        return " / ".join(_spread([100 * v[f"{kind}/{key}"] for v in values]) for key in ("rank1", "mAP"))
+
+    return cell
+
+
+def _spread(values: Sequence[float]) -> str:
+    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.1f}{deviation}"
+
+
+def _mean(values: Sequence[Values], key: str) -> float:
+    return float(np.mean([v[key] for v in values]))
+
+
+def verdicts(results: Mapping[str, Sequence[Values]]) -> list[str]:
+    """Say of each requirement whether it is met: one line each, `yes` or `no`, with the worst that was measured."""
+    repeated = {name: values for name, values in results.items() if len(values) > 1} or results
+
+    def loss(key: str, other: str = "float") -> float:
+        """Mean over the networks with several seeds of what QAT loses, in points."""
+        return float(
+            np.mean([100 * (_mean(v, f"{other}/{key}") - _mean(v, f"qat/{key}")) for v in repeated.values()])
+        )
+
+    def worst(key: str, of: Callable[[list[float]], float] = min) -> float:
+        return of([v[key] for values in results.values() for v in values if key in v])
+
+    emulated = [v for values in results.values() for v in values if "htp/rank1" in v]
+    moved = max((100 * abs(v["htp/rank1"] - v["qat/rank1"]) for v in emulated), default=0.0)
+    noise = max(
+        (100 * float(np.std([v["qat/mAP"] - v["ptq/mAP"] for v in values], ddof=1)) for values in repeated.values()
+         if len(values) > 1),
+        default=0.0,
+    )  # fmt: skip
+    seeds = f"mean of {' and '.join(repeated)}"
+    rows = [
+        (loss("rank1") <= 0.5, f"QAT loses at most 0.5 points of Rank-1: {loss('rank1'):+.2f} ({seeds})"),
+        (loss("mAP") <= 1.0, f"QAT loses at most 1.0 points of mAP: {loss('mAP'):+.2f} ({seeds})"),
+        (
+            loss("mAP", "ptq") <= noise,
+            f"QAT is no worse than PTQ in mAP but for noise of {noise:.2f}: {loss('mAP', 'ptq'):+.2f} ({seeds})",
+        ),
+        (worst("qat/cosine_mean") >= 0.995, f"mean cosine to float >= 0.995: {worst('qat/cosine_mean'):.4f}"),
+        (
+            worst("file_gap", max) <= 5e-4,
+            f"cosine of ONNX Runtime to the QAT model >= 0.9995: {1 - worst('file_gap', max):.5f}",
+        ),
+        (worst("htp/cosine") >= 0.999, f"cosine of the emulator to ONNX Runtime >= 0.999: {worst('htp/cosine'):.5f}"),
+        (moved <= 0.5, f"Rank-1 of the emulator within 0.5 points of ONNX Runtime's: {moved:.2f} apart"),
+        (worst("integer") == 1, f"all convolutions integer on the HTP: {100 * worst('integer'):.0f} %"),
+        (worst("qat/megabytes", max) <= 26, f"INT8 file <= 26 MB: {worst('qat/megabytes', max):.2f}"),
+        (worst("step_cost", max) <= 2.5, f"a QAT step costs at most 2.5 float steps: {worst('step_cost', max):.2f}"),
+    ]  # fmt: skip
+    return [f"- {'yes' if passed else '**no**'}: {text}" for passed, text in rows]
+
+
+def put_between_markers(page: Path, text: str) -> None:
+    """Replace what stands between the two markers of a page.
+
+    Raises:
+        ConfigError: the page has no markers.
+    """
+    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not begin or not end:
+        raise ConfigError(f"{page}: expected the lines '{_BEGIN}' and '{_END}', between which the table goes")
+    temporary = page.with_name(page.name + ".tmp")
+    temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    temporary.replace(page)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the experiment; returns the exit code."""
+    parser = argparse.ArgumentParser(description="Float, PTQ, QAT and the emulated NPU for several networks.")
+    parser.add_argument(
+        "plan", type=Path, nargs="?", default=_PLAN, help="a YAML file (default: the project's)"
+    )
+    parser.add_argument("--folder", type=Path, help=f"where the runs go; {OUTPUTS}/quantization by default")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
+    parser.add_argument(
+        "--smoke", action="store_true", help="one step of everything, tiny; the page stays as it is"
+    )
+    options = parser.parse_args(arguments)
+    name = f"{options.plan.stem}{'_smoke' if options.smoke else ''}"
+    folder = (options.folder or Path(OUTPUTS) / name).absolute()
+    try:
+        plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
+        results = run_plan(plan, folder, options.jobs, options.smoke)
+        text = "\n".join([table(results), "", *verdicts(results)])
+        if not options.smoke:
+            put_between_markers(_PAGE, text)
+    except (OSError, ConfigError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    write_json(folder / "results.json", {"plan": plan.model_dump(mode="json"), "results": results})
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

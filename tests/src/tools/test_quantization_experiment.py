@@ -1,0 +1,148 @@
+"""The quantization experiment: what is run, what is repeated, the table and the verdicts, and the page."""
+
+import json
+
+import pytest
+
+from common.config import ConfigError
+from src.tools import quantization_experiment as tool
+
+PLAN = """
+overrides: [general.project_name=test]
+networks:
+  small: {seeds: [0, 1], emulate: True, training: [training.epochs=3]}
+  large: {seeds: [0], quantization: [quantization.qat.max_steps=7]}
+"""
+GOOD = {
+    "float/rank1": 0.5, "ptq/rank1": 0.48, "qat/rank1": 0.499, "float/mAP": 0.4, "ptq/mAP": 0.38, "qat/mAP": 0.395,
+    "qat/cosine_mean": 0.9971, "qat/cosine_1_percent": 0.99, "qat/dead_dimensions": 2, "float/megabytes": 94.0,
+    "qat/megabytes": 24.0, "file_gap": 1e-4, "htp/cosine": 0.9995, "integer": 1.0, "step_cost": 2.0,
+}  # fmt: skip
+EMULATED = {"htp/rank1": 0.501, "htp/mAP": 0.394}
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs that were asked for, each answered with reports instead of a training."""
+    asked = []
+
+    def run_step(config, overrides, target, models, threads):
+        if target.is_dir():
+            return
+        asked.append((target, overrides, models))
+        if target.name == "step_1":
+            (target / "logs/metrics").mkdir(parents=True)
+            log = "epoch,images_per_second\n0,10\n1,100\n2,120\n3,110\n"
+            (target / "logs/metrics/train_metrics.csv").write_text(log)
+            return
+        scores = {
+            f"{prefix}/{key}": 0.25
+            for prefix in tool._SCORES.values()
+            for key in ("rank1", "mAP", "cosine_mean", "cosine_1_percent", "dead_dimensions", "megabytes")
+        }
+        gate = {"gate/quantized_model.onnx/mean_gap": 0.0002, "qat/images_per_second": 55.0}
+        reports = {
+            "quantization": scores | gate,
+            "benchmarking": {
+                "qnn_htp_emulator/parity_cosine_mean": 0.9991, "npu/convolutions": 8, "npu/integer_convolutions": 6,
+            },
+        }  # fmt: skip
+        if "+evaluation.target=qnn_htp_emulator" in overrides:
+            reports["evaluation"] = {f"int8/qnn_htp_emulator/{key}": 0.5 for key in ("rank1", "mAP")}
+        for service, metrics in reports.items():
+            (target / service).mkdir(parents=True)
+            (target / service / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+
+    monkeypatch.setattr(tool, "run_step", run_step)
+    return asked
+
+
+def _main(tmp_path, monkeypatch, *options):
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    page = tmp_path / "page.md"
+    if not page.exists():
+        page.write_text(f"before\n{tool._BEGIN}\nold\n{tool._END}\nafter\n")
+    monkeypatch.setattr(tool, "_PAGE", page)
+    command = [str(tmp_path / "plan.yaml"), "--folder", str(tmp_path / "out"), "--jobs", "1", *options]
+    return tool.main(command), page.read_text()
+
+
+def test_every_network_and_seed_is_trained_and_quantized_once(tmp_path, runs, monkeypatch):
+    code, page = _main(tmp_path, monkeypatch)
+    assert code == 0 and len(runs) == 2 * 3
+    assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
+    assert "| small | 2 | 25.0 ± 0.0 / 25.0 ± 0.0 |" in page and "| large | 1 | 25.0 / 25.0 |" in page
+    by_target = {str(target.relative_to(tmp_path / "out")): (o, m) for target, o, m in runs}
+    training, _ = by_target["small/seed_1/step_1"]
+    assert {"operation_mode=training", "model.model_name=small", "training.epochs=3"} < set(training)
+    overrides, models = by_target["small/seed_1/step_2"]
+    assert {"operation_mode=chain_qeb", "+evaluation.target=qnn_htp_emulator"} < set(overrides)
+    assert models["previous"] == tmp_path / "out/small/seed_1/step_1/saved_models/best_model.keras"
+    large, _ = by_target["large/seed_0/step_2"]
+    assert {"operation_mode=chain_qb", "quantization.qat.max_steps=7"} < set(large)
+    assert _main(tmp_path, monkeypatch)[0] == 0 and len(runs) == 6
+
+
+def test_what_is_measured(tmp_path, runs, monkeypatch):
+    _main(tmp_path, monkeypatch)
+    values = tool.measured(tmp_path / "out/small/seed_0")
+    assert values["step_cost"] == pytest.approx(110 / 55)  # the first epoch traces
+    assert values["integer"] == 0.75 and values["htp/rank1"] == 0.5 and values["file_gap"] == 0.0002
+    assert "htp/rank1" not in tool.measured(tmp_path / "out/large/seed_0")
+
+
+def test_a_smoke_run_leaves_the_page(tmp_path, runs, monkeypatch):
+    code, page = _main(tmp_path, monkeypatch, "--smoke")
+    assert code == 0 and "old" in page
+    assert all("dataset.synthetic_preset=tiny" in overrides for _, overrides, _ in runs)
+
+
+def test_verdicts_are_those_of_the_requirements():
+    results = {"a": [GOOD | EMULATED, GOOD | EMULATED], "b": [GOOD]}
+    assert all(line.startswith("- yes") for line in tool.verdicts(results))
+
+
+@pytest.mark.parametrize(
+    ("change", "requirement"),
+    [
+        ({"qat/rank1": 0.494}, "0.5 points of Rank-1: +0.60"),
+        ({"qat/mAP": 0.389}, "1.0 points of mAP: +1.10"),
+        ({"ptq/mAP": 0.397}, "no worse than PTQ in mAP but for noise of 0.00: +0.20"),
+        ({"qat/cosine_mean": 0.994}, "to float >= 0.995: 0.9940"),
+        ({"file_gap": 6e-4}, ">= 0.9995: 0.99940"),
+        ({"htp/cosine": 0.998}, ">= 0.999: 0.99800"),
+        ({"htp/rank1": 0.493}, "within 0.5 points of ONNX Runtime's: 0.60"),
+        ({"integer": 0.98}, "integer on the HTP: 98 %"),
+        ({"qat/megabytes": 26.5}, "26 MB: 26.50"),
+        ({"step_cost": 2.6}, "2.5 float steps: 2.60"),
+    ],
+)
+def test_what_falls_short_is_said(change, requirement):
+    values = GOOD | EMULATED | change
+    failed = [line for line in tool.verdicts({"a": [values, values]}) if line.startswith("- **no**")]
+    assert len(failed) >= 1 and any(requirement in line for line in failed)
+
+
+def test_a_page_without_markers_is_refused(tmp_path):
+    (tmp_path / "page.md").write_text("nothing")
+    with pytest.raises(ConfigError, match="between which the table goes"):
+        tool.put_between_markers(tmp_path / "page.md", "text")
+
+
+def test_the_plan_of_the_project_is_valid():
+    import yaml
+
+    from common.config import validate
+
+    plan = validate(tool.Plan, yaml.safe_load(tool._PLAN.read_text(encoding="utf-8")))
+    assert [name for name, network in plan.networks.items() if len(network.seeds) == 3] == [
+        "osnet_a025", "mobilenetv2_a035",
+    ]  # fmt: skip
+    assert set(plan.networks) == {
+        "osnet_a025",
+        "mobilenetv2_a035",
+        "osnet_a100",
+        "mobilenetv2_a100",
+        "resnet50v2",
+    }
+    assert tool._BEGIN in tool._PAGE.read_text(encoding="utf-8")
