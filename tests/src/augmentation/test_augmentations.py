@@ -39,7 +39,15 @@ SAME_FOR_COPIES = {
     *("random_flip", "random_rgb_to_grayscale", "random_rgb_to_hsv"),
 }  # changed or not is their only draw
 NEEDS_COLOUR = {
-    *("rand_augment", "random_color_jitter", "random_hsv", "random_hue", "random_rgb_to_grayscale"),
+    *(
+        "channel_adaptive_gray",
+        "random_channel_exchange",
+        "rand_augment",
+        "random_color_jitter",
+        "random_hsv",
+        "random_hue",
+        "random_rgb_to_grayscale",
+    ),
     *("random_rgb_to_hsv", "random_saturation", "random_value"),
 }
 GEOMETRIC = {
@@ -168,7 +176,8 @@ def test_grey_images_are_changed_or_refused_by_name(name):
         with pytest.raises(ConfigError, match=f"data_augmentation.{name} needs colour images .* received 1"):
             applied(always(name), grey)
         with pytest.raises(ConfigError, match=f"data_augmentation.{name} needs colour images"):
-            sequence({name: {**ARGUMENTS.get(name, {}), "change_rate": 1}}, (24, 12, 1))
+            rate = {"change_rate": 1} if name in WITH_RATE else {}
+            sequence({name: {**ARGUMENTS.get(name, {}), **rate}}, (24, 12, 1))
         assert sequence({name: ARGUMENTS.get(name, {})}, (24, 12, 3)) is not None
     else:
         assert applied(always(name), grey).shape == grey.shape

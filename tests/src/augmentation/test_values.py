@@ -9,10 +9,13 @@ from PIL import Image, ImageEnhance, ImageOps
 
 from src.augmentation._augment import choose, uniform, whole
 from src.augmentation.augmix import _dirichlet, augmix
+from src.augmentation.channel_adaptive_gray import channel_adaptive_gray
 from src.augmentation.rand_augment import rand_augment
 from src.augmentation.random_autocontrast import random_autocontrast
 from src.augmentation.random_blur import random_blur
 from src.augmentation.random_brightness import random_brightness
+from src.augmentation.random_channel_erasing import random_channel_erasing
+from src.augmentation.random_channel_exchange import random_channel_exchange
 from src.augmentation.random_color_jitter import random_color_jitter
 from src.augmentation.random_contrast import random_contrast
 from src.augmentation.random_crop import random_crop
@@ -361,6 +364,52 @@ def test_the_mode_batch_erases_the_same_in_all_images():
     assert (covered == covered[:1]).all() and covered.any()
     apart = applied(random_rectangle_erasing(2, mode="image"), images) != images
     assert not (apart == apart[:1]).all()
+
+
+# ------------------------------------------------------------------------------------------------------------
+# Visible and thermal
+
+
+def outcomes(result, images):
+    """Share of the images that became red, green, blue, grey, and of those that are as before."""
+    channels = [np.repeat(images[..., c : c + 1], 3, axis=-1) for c in range(3)]
+    grey = np.repeat(images @ np.float32([[0.299], [0.587], [0.114]]), 3, axis=-1)
+    same = [np.isclose(result, one, atol=1e-3).all((1, 2, 3)) for one in (*channels, grey, images)]
+    np.testing.assert_array_equal(np.sum(same, axis=0), 1)
+    return np.mean(same, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("function", "shares"),
+    [
+        (random_channel_exchange(), (1 / 3, 1 / 3, 1 / 3, 0, 0)),
+        (random_channel_exchange(0.6), (0.2, 0.2, 0.2, 0, 0.4)),
+        (channel_adaptive_gray(), (0.25, 0.25, 0.25, 0.125, 0.125)),
+        (channel_adaptive_gray(1), (0.25, 0.25, 0.25, 0.25, 0)),
+        (channel_adaptive_gray(0), (0.25, 0.25, 0.25, 0, 0.25)),
+    ],
+)
+def test_channels_are_exchanged_as_often_as_published(function, shares):
+    images = np.random.default_rng(0).uniform(0, 255, (4000, 3, 2, 3)).astype(np.float32)
+    found = outcomes(applied(function, images), images)
+    np.testing.assert_allclose(found, shares, atol=0.03)  # 4 deviations
+    np.testing.assert_array_equal(found[np.array(shares) == 0], 0)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channel_erasing_covers_one_rectangle_with_the_published_fill(channels):
+    images = np.random.default_rng(0).uniform(0, 100, (60, 40, 30, channels)).astype(np.float32)
+    result = applied(random_channel_erasing(1.0, (0.1, 0.2), (0.5, 2.0)), images)
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    fill = 255 * (mean + deviation * [0.4914, 0.4822, 0.4465])
+    changed = (result != images).any(-1)
+    expected = fill if channels == 3 else [fill.mean()]
+    np.testing.assert_allclose(result[changed], np.tile(expected, (changed.sum(), 1)), atol=0.1)
+    for mask in changed:
+        height, width = rectangle_of(mask)
+        assert height * width == mask.sum() and 0.08 < mask.mean() < 0.23
+    untouched = applied(random_channel_erasing(0.5), np.repeat(images[:1], 400, axis=0)) == images[:1]
+    assert 0.42 < untouched.all((1, 2, 3)).mean() < 0.58
 
 
 # ------------------------------------------------------------------------------------------------------------
