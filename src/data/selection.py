@@ -106,9 +106,9 @@ def read(config: Config, check: bool = True) -> Data:
         except ConfigError as error:
             mistakes.append(str(error))
     if mistakes:
-        raise ConfigError("\n  ".join(["the data set cannot be read", *mistakes]))
+        raise ConfigError("\n  ".join(["the data set cannot be read", *dict.fromkeys(mistakes)]))
     if data_set_name(config) != config.dataset.dataset_name:
-        _LOGGER.warning("the images are %s: scores on them are not scores on it", data_set_name(config))
+        _LOGGER.warning("the images are %s: scores on them are not scores on that one", data_set_name(config))
     if check:
         samples = _without_bad_images(config, samples)
     return _divide(config, samples)

@@ -29,6 +29,8 @@ class RetrievalMetrics:
             and Outlook", 2021): positives / rank of the last one.
         average_precision: Of each query, float64 (queries,); NaN where the query has no positive.
         first_match: Rank of each query's first right answer, from 1, float64 (queries,); NaN where it has none.
+        query_codes: Number of each query's identity, integers (queries,). With it, nobody needs to know which images
+            a protocol takes for queries.
         num_valid_queries: Queries with a positive; the others count nowhere.
         num_gallery: Gallery images after junk was taken out.
         protocol: Name of the protocol.
@@ -41,6 +43,7 @@ class RetrievalMetrics:
     mINP: float  # noqa: N815
     average_precision: np.ndarray
     first_match: np.ndarray
+    query_codes: np.ndarray
     num_valid_queries: int
     num_gallery: int
     protocol: str
@@ -123,6 +126,7 @@ def score_if_any(
         mINP=float(ranking.inverse_penalty[valid].mean()),
         average_precision=ranking.average_precision,
         first_match=ranking.first,
+        query_codes=labels.query_codes[queries],
         num_valid_queries=int(valid.sum()),
         num_gallery=len(images),
         protocol=protocol,

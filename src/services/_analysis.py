@@ -40,16 +40,16 @@ def images_of(embeddings: np.ndarray, samples: Sequence[Sample]) -> Images:
     )
 
 
-def intervals(metrics: RetrievalMetrics | TrialMetrics, ids: np.ndarray) -> dict[str, float]:
+def intervals(metrics: RetrievalMetrics | TrialMetrics) -> dict[str, float]:
     """How certain Rank-1 and mAP are: a 95 % interval over identities, or the spread over trials."""
     if isinstance(metrics, TrialMetrics):
         return {f"{name}_deviation": value for name, value in metrics.spread.items()}
-    if len(np.unique(ids[~np.isnan(metrics.first_match)])) < 2:
+    if len(np.unique(metrics.query_codes[~np.isnan(metrics.first_match)])) < 2:
         return {}
     first = np.where(np.isnan(metrics.first_match), np.nan, metrics.first_match == 1)
     result = {}
     for name, values in (("rank1", first), ("mAP", metrics.average_precision)):
-        result[f"{name}_low"], result[f"{name}_high"] = bootstrap_interval(values, ids)
+        result[f"{name}_low"], result[f"{name}_high"] = bootstrap_interval(values, metrics.query_codes)
     return result
 
 

@@ -212,7 +212,7 @@ def _score_file(
     name = f"{path.name} ({where})"
     scored = Scored(name, stem, query.features, gallery.features, plain, verification, point, metrics.cmc)
     numbers = (
-        intervals(metrics, query.ids)
+        intervals(metrics)
         | open_set_numbers(query, gallery, plain, seed)
         | modality_numbers(query, gallery, plain)
     )

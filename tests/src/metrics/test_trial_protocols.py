@@ -67,6 +67,19 @@ def test_regdb_golden_values():
         regdb_metrics(*sides, "both")
 
 
+def test_regdb_says_whose_queries_it_scored_in_either_direction():
+    generator = np.random.default_rng(3)
+    ids = {"visible": generator.integers(0, 5, 30), "thermal": generator.integers(0, 5, 20)}
+    features = {side: generator.normal(size=(len(own), 4)) for side, own in ids.items()}
+    for direction in ("visible_to_thermal", "thermal_to_visible"):
+        metrics = regdb_metrics(*features.values(), *ids.values(), direction)
+        own = ids[direction.partition("_")[0]]
+        assert metrics.query_codes.shape == metrics.first_match.shape == own.shape
+        np.testing.assert_array_equal(
+            metrics.query_codes[:, None] == metrics.query_codes, own[:, None] == own
+        )
+
+
 def drawn(ids, cameras, seed):
     """One image per identity and camera, as the published code draws."""
     random.seed(seed)

@@ -12,6 +12,7 @@ from src.data.readers.regdb import regdb
 from src.data.readers.synthetic import synthetic
 from src.data.readers.sysu_mm01 import sysu_mm01
 from src.data.readers.vt_mot import vt_mot
+from src.data.sample import UNKNOWN
 from src.data.selection import data_set_name, read
 from src.metrics import protocols
 from src.registries import DATASETS
@@ -202,6 +203,21 @@ def test_a_run_reads_the_data_set_by_its_lists(roots, layout, caplog):
     assert {sample.identity for sample in data.query} == {sample.identity for sample in data.gallery}
     assert data.validation_is_retrieval == (layout in ("sysu_mm01", "vt_mot"))
     assert f"synthetic people in the layout of {layout}" in caplog.text
+
+
+def test_a_missing_root_is_named_once_for_all_parts(tmp_path):
+    with pytest.raises(ConfigError) as error:
+        read(config("sysu_mm01", tmp_path / "nowhere"))
+    assert str(error.value).count("does not exist") == 1
+
+
+def test_images_to_search_in_need_no_layout(roots):
+    folder = str(roots["regdb"] / "Visible" / "1")
+    raw = {"prediction_query_path": folder, "prediction_gallery_path": folder, "quantization_path": folder}
+    both = config("regdb", roots["regdb"], **raw).model_copy(update={"operation_mode": "chain_tqp"})
+    data = read(both)
+    assert len(data.prediction_query) == len(data.prediction_gallery) == len(data.calibration) == 8
+    assert {sample.identity for sample in data.prediction_query} == {UNKNOWN}
 
 
 def test_a_real_data_set_keeps_its_name(tmp_path, roots):
