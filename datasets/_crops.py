@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -37,6 +38,11 @@ class Box:
     category: int
     visibility: float | None
 
+    def __post_init__(self) -> None:
+        """Refuse what is no place in an image."""
+        if not all(math.isfinite(value) for value in (self.left, self.top, self.width, self.height)):
+            raise ValueError("position and size must be numbers")
+
 
 @dataclass(frozen=True)
 class BoxFilter:
@@ -66,7 +72,7 @@ class BoxFilter:
             return "frame skipped"
         if box.visibility is not None and box.visibility < self.min_visibility:
             return "not visible enough"
-        if box.height < self.min_height:
+        if box.height < self.min_height or box.width < 1:
             return "too small"
         return None
 

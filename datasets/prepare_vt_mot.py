@@ -124,7 +124,7 @@ def _frames(folder: Path, names: Sequence[str]) -> tuple[Path, ...]:
     frames = [path for path in side.iterdir() if path.suffix.lower() in _SUFFIXES] if side else []
     if not frames:
         raise ConfigError(f"{folder} has no frames in {' or '.join(f'{name}/' for name in names)}.")
-    return tuple(sorted(frames, key=lambda path: [int(part) for part in re.findall(r"\d+", path.stem)]))
+    return tuple(sorted(frames, key=lambda path: (list(map(int, re.findall(r"\d+", path.stem))), path.name)))
 
 
 def _check_pairs(folder: Path, visible: Sequence[Path], thermal: Sequence[Path]) -> None:

@@ -81,6 +81,7 @@ def test_identities_of_two_sequences_stay_apart(tmp_path):
         ({"category": 7}, "other class"),
         ({"visibility": 0.39}, "not visible enough"),
         ({"height": 95.0}, "too small"),
+        ({"width": 0.4}, "too small"),
         ({"frame": 2}, "frame skipped"),
     ],
 )
@@ -132,7 +133,9 @@ def test_names_incomplete_info(tmp_path, capsys):
     assert "expected [Sequence] with name, imDir and imExt" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("line", ["1,2,3", "1,1,a,11,40,100,1,1,0.9", "nan,1,101,11,40,100,1,1,0.9"])
+@pytest.mark.parametrize(
+    "line", ["1,2,3", "1,1,a,11,40,100,1,1,0.9", "nan,1,101,11,40,100,1,1,0.9", "1,1,nan,11,40,100,1,1,0.9"]
+)
 def test_names_the_line_of_malformed_ground_truth(tmp_path, capsys, line):
     sequence = write_sequence(tmp_path / "seq", [*people(3), line])
     assert main([str(sequence), "--output", str(tmp_path / "out")]) == 2

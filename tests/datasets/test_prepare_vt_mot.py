@@ -131,6 +131,19 @@ def test_three_forms_of_annotation_give_the_same_boxes(tmp_path):
     ]
 
 
+def test_frames_are_in_the_order_of_their_numbers(tmp_path):
+    folder = mot(tmp_path / "walk", frames=4)
+    for side in ("visible", "infrared"):
+        for number in range(4, 0, -1):
+            (folder / side / f"{number:07d}.jpg").rename(folder / side / f"frame_{3 * number}.jpg")
+    assert [path.stem for path in read_sequence(folder).visible] == [
+        "frame_3",
+        "frame_6",
+        "frame_9",
+        "frame_12",
+    ]
+
+
 def coco(videos: dict[str, int], tracks: int = 2, frames: int = 4) -> dict[str, list[dict]]:
     images = [
         {"id": 100 * video + frame, "video_id": video, "frame_id": frame, "vi_file_name": "x"}
@@ -206,6 +219,11 @@ def break_line(root: Path) -> None:
     (root / "video_2" / "gt" / "gt.txt").write_text("1,3,101,11,40\n")
 
 
+def break_json_number(root: Path) -> None:
+    (root / "video_2" / "gt" / "gt.txt").unlink()
+    (root / "video_2" / "annotations.json").write_text('{"7": {"boxes": {"0": [NaN, 1, 2, 3]}}}')
+
+
 def break_json(root: Path) -> None:
     (root / "video_2" / "gt" / "gt.txt").unlink()
     (root / "video_2" / "annotations.json").write_text('{"7": [1, 2]}')
@@ -222,6 +240,7 @@ def break_json(root: Path) -> None:
         (break_frame_number, "a box of track 3 is in frame 5, but there are 4 frames"),
         (break_line, "line 1: expected 8 numbers or more"),
         (break_json, "track '7': expected {\"boxes\""),
+        (break_json_number, "position and size must be numbers"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_sequence_is_named(tmp_path, capsys, damage, message):
