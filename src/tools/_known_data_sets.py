@@ -110,13 +110,13 @@ KNOWN_DATA_SETS: dict[str, KnownDataSet] = {
     "regdb": KnownDataSet(
         "RegDB",
         "http://dm.dongguk.edu/link.html, 'Dongguk Body-based Person Recognition Database (DBPerson-Recog-DB1)': "
-        "submit the copyright form; for research. The lists of the ten trials (idx) come with the copy that "
+        "submit the copyright form, which states the terms. The lists of the ten trials (idx) come with the copy that "
         "https://github.com/mangye16/Cross-Modal-Re-ID-baseline tells how to ask for.",
         _REGDB,
     ),
     "llcm": KnownDataSet(
         "LLCM",
-        "https://github.com/ZYK100/LLCM: send the signed data set agreement that is there; for research.",
+        "https://github.com/ZYK100/LLCM: send its authors the signed data set agreement, which states the terms.",
         _LLCM,
         "the authors say that they changed the data set after its paper",
     ),
