@@ -471,8 +471,8 @@ class NumericGate(Strict):
     """Every INT8 file is run on calibration images beside what it was exported from; the run fails where it is off.
 
     A gap is 1 - cosine of two embeddings of one image. Two right implementations of an integer graph round some values
-    to neighbouring steps, which moves embeddings by up to twice the gap between INT8 and float model. A single image
-    may be off by that, and the mean too where that gap is above 0.01, as in a network that is hardly trained.
+    to neighbouring steps, and layer by layer they part, up to twice the gap between INT8 and float model: where that is
+    larger than a limit, it is the limit.
     """
 
     images: PositiveInt = 64

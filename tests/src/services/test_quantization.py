@@ -286,16 +286,10 @@ def test_a_file_beside_its_source_passes_and_one_that_is_off_is_named(monkeypatc
     assert off.table.rows[0][-1] == "off"
 
 
-def test_a_network_that_rounding_turns_is_measured_by_that(monkeypatch, people):
+def test_a_network_that_rounding_moves_is_measured_by_that(monkeypatch, people):
     """Where quantization costs 0.12, a right export may round otherwise for up to twice that."""
     assert _gate(monkeypatch, people, 0.0, 0.5, -0.15).failure is None
     assert "mean gap to the source 0.3, limit 0.24" in _gate(monkeypatch, people, 0.0, 0.5, -0.3).failure
-
-
-def test_a_steady_network_is_held_to_the_limit_of_the_mean(monkeypatch, people):
-    """Quantization costs 0.005: one image may be off by twice that, all of them may not."""
-    failure = _gate(monkeypatch, people, 0.0, 0.1, 0.18).failure
-    assert "mean gap to the source 0.0032, limit 0.0005" in failure and "greatest" not in failure
 
 
 def test_a_file_quantized_from_float_is_bounded_by_float_gap_only(monkeypatch, people):
