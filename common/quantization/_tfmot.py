@@ -18,7 +18,6 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layou
 )
 from tensorflow_model_optimization.python.core.quantization.keras.quantize_scheme import QuantizeScheme
 
-from common.quantization._gem import GeM
 from common.quantization.fold import consumers
 
 _L = tf_keras.layers
@@ -34,10 +33,7 @@ _SAME_GRID = (
     _L.Permute,
     _L.Dropout,
 )
-FLOAT_LAYERS = (
-    *(_L.BatchNormalization, _L.LayerNormalization, _L.GroupNormalization, _L.UnitNormalization),
-    GeM,  # of 8 bits it leaves most dimensions of an embedding 0
-)
+FLOAT_LAYERS = (_L.BatchNormalization, _L.LayerNormalization, _L.GroupNormalization, _L.UnitNormalization)
 _FUSES_RELU = (*KERNELS, _L.Add)
 
 

@@ -2,6 +2,7 @@
 
 import keras
 import numpy as np
+import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -10,7 +11,11 @@ from common.layers.rewrite import with_fused_batch_norm, with_keras_batch_norm
 from common.layers.start_statistics import start_statistics
 from common.quantization.branches import branches
 from common.quantization.bridge import to_tf_keras
+from common.quantization.complete import export_qat_onnx
 from common.quantization.fold import fold_batch_norm
+from common.quantization.onnx_export import export_onnx
+from common.quantization.onnx_ptq import quantize_onnx
+from common.quantization.qat import prepare_qat
 from src.losses.cross_entropy import cross_entropy
 from src.losses.weighted_regularized_triplet import weighted_regularized_triplet
 from src.models._build import build_backbone
@@ -164,6 +169,31 @@ def test_one_set_of_weights_in_training_in_files_and_on_the_chip(arguments, tmp_
     assert again.get_layer("logits").weights[0].shape[-1] == 7 and not again.get_layer("logits").use_bias
     for name in ("features", "embedding"):
         assert_same(again(batch, training=False)[name], outputs[name])
+
+
+def cosine(found, expected):
+    """Mean cosine without what all embeddings have in common."""
+    a, b = (np.asarray(values) - np.mean(values, axis=0) for values in (found, expected))
+    return np.mean(np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
+
+
+def run_onnx(graph, batch):
+    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return np.concatenate([session.run(None, {name: image[None]})[0] for image in batch])
+
+
+@pytest.mark.slow
+def test_both_modalities_become_int8():
+    keras.utils.set_random_seed(0)
+    model = branches_of(lively(agw(SHAPE, thermal_channels=1, **SMALL)))
+    batch = images(16, 16, 1)
+    expected = model(batch, training=False)
+    trained = branches(prepare_qat(model, lambda: [batch]))
+    for modality, branch in branches(model).items():
+        exported = quantize_onnx(export_onnx(branch), lambda modality=modality: [batch[modality]])
+        for graph in (exported, export_qat_onnx(trained[modality])):
+            assert cosine(run_onnx(graph, batch[modality]), expected[modality]) > 0.99
 
 
 @pytest.mark.parametrize("arguments", [{**SMALL, "neck": "per_modality"}, {**SMALL, "non_local": "embedded"}])
