@@ -737,6 +737,11 @@ class Config(Strict):
             for service in ("training", "quantization")
             if service in services and getattr(self, service) is None
         ]
+        if self.model.model_name == "agw":
+            mistakes.append(
+                "model.model_name agw takes visible and thermal images together, which training does not give it: "
+                "choose a model of one input, or build it in Python with src.models.agw"
+            )
         if self.training is not None and self.training.resume_training and self.model.model_path is None:
             mistakes.append("training.resume_training needs model.model_path, a last_augmented_model.keras")
         batches = self.quantization.batch_sizes if self.quantization and "quantization" in services else [1]

@@ -143,6 +143,11 @@ def test_a_broken_configuration_is_answered_by_its_key(changes, message):
     assert message in str(error.value)
 
 
+def test_a_network_for_two_modalities_is_refused_by_training():
+    with pytest.raises(ConfigError, match="agw takes visible and thermal images together, which training does not"):
+        validate(Config, _broken({"model.model_name": "agw"}))
+
+
 def test_the_wrong_kind_of_model_file_is_refused():
     raw = _broken({"operation_mode": "quantization", "model": {"model_path": "m.tflite"}})
     with pytest.raises(ConfigError, match=r"takes a .keras file, model.model_path is m.tflite"):
