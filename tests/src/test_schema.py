@@ -144,7 +144,9 @@ def test_a_broken_configuration_is_answered_by_its_key(changes, message):
 
 
 def test_a_network_for_two_modalities_is_refused_by_training():
-    with pytest.raises(ConfigError, match="agw takes visible and thermal images together, which training does not"):
+    with pytest.raises(
+        ConfigError, match="agw takes visible and thermal images together, which training does not"
+    ):
         validate(Config, _broken({"model.model_name": "agw"}))
 
 
