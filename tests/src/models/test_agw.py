@@ -134,9 +134,9 @@ def test_shapes_are_the_published_ones(published):
 
 
 def assert_same(found, expected):
-    """Up to 1e-4 of the greatest value: norms whose statistics are those of the images magnify rounding."""
+    """Up to 3e-4 of the greatest value: norms whose statistics are those of the images magnify rounding."""
     scale = np.abs(expected).max()
-    np.testing.assert_allclose(np.asarray(found) / scale, expected / scale, atol=1e-4)
+    np.testing.assert_allclose(np.asarray(found) / scale, expected / scale, atol=3e-4)
 
 
 @pytest.mark.parametrize("arguments", FAMILIES)
