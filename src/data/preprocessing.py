@@ -1,6 +1,6 @@
 """From a file's pixels to the input of a network, as a value that every service shares."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
 from common.config import ConfigError
@@ -60,6 +60,15 @@ class Preprocessing:
     def size(self) -> tuple[int, int]:
         """Height and width."""
         return self.input_shape[:2]
+
+    def of_shape(self, input_shape: tuple[int, int, int]) -> "Preprocessing":
+        """The same for an input of another shape, such as one channel; the channels decide the colour mode."""
+        if input_shape[2] == self.input_shape[2]:
+            return replace(self, input_shape=input_shape)
+        mode: Any = next(
+            (m for m, channels in CHANNELS.items() if channels == input_shape[2]), self.color_mode
+        )
+        return replace(self, input_shape=input_shape, color_mode=mode)
 
     def rescale(self, pixels: Any) -> Any:
         """Return `pixels * scale + offset`, of float arrays or tensors in [0, 255]."""

@@ -1,13 +1,31 @@
 """What a network is worth on validation images: as a classifier of known people, or by retrieval of unknown ones."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
+from src.data.pipeline import evaluation_batches
+from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.metrics.retrieval import retrieval_metrics
+from src.models._head import embedding_model
+from src.models._two_stems import has_two_stems
+
+Embedding = Callable[[Any], np.ndarray]
+"""Rescaled images (n, H, W, C) to embeddings (n, D)."""
+
+
+class Route(NamedTuple):
+    """How images become embeddings."""
+
+    embed: Embedding
+    preprocessing: Preprocessing
+
+
+Routes = Mapping[str, Route]
+"""Modality to its route; `""` stands for every modality."""
 
 
 def classification(
@@ -93,8 +111,78 @@ def split_query_gallery(samples: Sequence[Sample]) -> tuple[list[Sample], list[S
     return query, gallery
 
 
-def embedder(network: keras.Model) -> Callable[[Any], np.ndarray]:
-    """Return images -> embeddings (N, D) of a training network or an embedding model, as one traced function."""
+def by_modality(network: keras.Model) -> dict[str, keras.Model]:
+    """Divide a training network or an embedding model by its inputs; the parts share its weights.
+
+    Returns:
+        Modality to a model of rescaled images (N, H, W, C); `{"": network}` where there is one input for all.
+    """
+    if not has_two_stems(network):
+        return {"": network}
+    is_divided = isinstance(network.output, dict) and set(network.output) == set(network.input)
+    parts = network if is_divided else embedding_model(network)
+    return {name: keras.Model(parts.input[name], parts.output[name]) for name in parts.input}
+
+
+def routes_of(network: keras.Model, preprocessing: Preprocessing) -> Routes:
+    """The routes of a training network or an embedding model.
+
+    Args:
+        network: With one input, or one for each modality.
+        preprocessing: Of one input; the others have their own shape and colour mode, and the rest in common.
+    """
+    return {
+        name: Route(embedder(part), preprocessing.of_shape(part.input_shape[1:]))
+        for name, part in by_modality(network).items()
+    }
+
+
+def embed_samples(
+    routes: Routes,
+    samples: Sequence[Sample],
+    batch_size: int = 64,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> np.ndarray:
+    """Embed every sample through the route of its modality.
+
+    Args:
+        routes: At least one.
+        samples: N samples.
+        batch_size: Images at once.
+        advance: Told the number of images after each batch.
+
+    Returns:
+        (N, D) float32 in the order of the samples, not normalised.
+
+    Raises:
+        ValueError: a sample has no route.
+    """
+    order: list[int] = []
+    parts: list[np.ndarray] = []
+    for modality, (embed, preprocessing) in routes.items():
+        own = [index for index, sample in enumerate(samples) if modality in ("", sample.modality)]
+        order += own
+        for images in evaluation_batches([samples[i] for i in own], preprocessing, batch_size) if own else ():
+            parts.append(embed(images.numpy()))
+            advance(len(parts[-1]))
+    if len(order) < len(samples):
+        stranger = samples[min(set(range(len(samples))) - set(order))]
+        raise ValueError(
+            f"{stranger.path} is {stranger.modality}, the model takes {' and '.join(routes)} images"
+        )
+    if not samples:
+        return np.empty((0, 0), np.float32)
+    embeddings = np.empty((len(samples), parts[0].shape[1]), np.float32)
+    embeddings[order] = np.concatenate(parts)
+    return embeddings
+
+
+def embedder(network: keras.Model) -> Embedding:
+    """Return images -> embeddings (N, D) of a network with one input, as one traced function.
+
+    Args:
+        network: A training network or an embedding model; for several inputs see `by_modality`.
+    """
     import tensorflow as tf
 
     @tf.function(

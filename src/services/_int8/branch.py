@@ -1,8 +1,7 @@
 """The inputs of a network: one, or one for each modality."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import keras
 import numpy as np
@@ -11,11 +10,12 @@ from common.config import ConfigError
 from common.quantization.branches import branches
 from common.run import progress
 from src.data.pipeline import evaluation_batches, load_images
-from src.data.preprocessing import CHANNELS, Preprocessing
+from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
+from src.training import validation
+from src.training.validation import Embedding
 
-Embedding = Callable[[np.ndarray], np.ndarray]
-"""Rescaled images (n, H, W, C) to embeddings (n, D)."""
+__all__ = ["Branch", "Embedding", "branches_of", "embed_samples"]
 
 BATCH = 32
 
@@ -78,9 +78,7 @@ def branches_of(
                 f"the network has an input '{name}', but the calibration images are {' and '.join(known)} only: "
                 "dataset.quantization_path (or training_path) needs images of every modality"
             )
-        shape = part.input_shape[1:]
-        mode: Any = next(mode for mode, channels in CHANNELS.items() if channels == shape[-1])
-        found.append(Branch(name, part, replace(preprocessing, input_shape=shape, color_mode=mode), own))
+        found.append(Branch(name, part, preprocessing.of_shape(part.input_shape[1:]), own))
     return found
 
 
@@ -101,16 +99,6 @@ def embed_samples(
     Returns:
         (N, D) float32, not normalised.
     """
-    parts = np.empty((len(samples), branches[0].network.output_shape[-1]), np.float32)
+    routes = {b.name: validation.Route(functions[b.name], b.preprocessing) for b in branches}
     with progress(description, len(samples), "images") as advance:
-        for branch in branches:
-            own = [index for index, sample in enumerate(samples) if branch.takes(sample)]
-            done = 0
-            batches = (
-                evaluation_batches([samples[i] for i in own], branch.preprocessing, BATCH) if own else []
-            )
-            for images in batches:
-                parts[own[done : done + len(images)]] = functions[branch.name](images.numpy())
-                done += len(images)
-                advance(len(images))
-    return parts
+        return validation.embed_samples(routes, samples, BATCH, advance)

@@ -1,0 +1,71 @@
+"""Validation embeds every image through the input of its modality, in the order of the samples."""
+
+import keras
+import numpy as np
+import pytest
+from PIL import Image
+
+from src.data.pipeline import load_images
+from src.data.preprocessing import Preprocessing
+from src.data.sample import Sample
+from src.models._head import embedding_model, reid_network
+from src.models.agw import agw
+from src.training.validation import Route, by_modality, embed_samples, routes_of
+
+SHAPE = (64, 32, 3)
+PREPROCESSING = Preprocessing(SHAPE)
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory) -> list[Sample]:
+    """Five images, the second and the fourth thermal."""
+    folder = tmp_path_factory.mktemp("images")
+    for number in range(5):
+        pixels = np.random.default_rng(number).integers(0, 256, (70, 30, 3), np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return [Sample(folder / f"{n}.png", n, 1, "thermal" if n % 2 else "visible") for n in range(5)]
+
+
+@pytest.fixture(scope="module")
+def network() -> keras.Model:
+    keras.utils.set_random_seed(0)
+    return agw(SHAPE, backbone="custom_model", thermal_channels=1)
+
+
+@pytest.mark.parametrize("form", ["backbone", "training network", "embedding model", "file"])
+def test_each_image_takes_the_stem_of_its_modality(network, samples, form, tmp_path):
+    if form != "backbone":
+        network = reid_network(network, num_identities=3)
+    if form in ("embedding model", "file"):
+        network = embedding_model(network)
+    if form == "file":
+        network.save(tmp_path / "model.keras")
+        network = keras.saving.load_model(tmp_path / "model.keras", compile=False)
+    found = embed_samples(routes_of(network, PREPROCESSING), samples, batch_size=2)
+    parts = by_modality(network)
+    for sample, row in zip(samples, found, strict=True):
+        part = parts[sample.modality]
+        own = PREPROCESSING.of_shape((64, 32, 1 if sample.modality == "thermal" else 3))
+        assert own.color_mode == ("grayscale" if sample.modality == "thermal" else "rgb")
+        np.testing.assert_allclose(row, part(load_images([sample], own), training=False)[0], atol=1e-5)
+
+
+def test_a_network_of_one_input_takes_all(samples):
+    image = keras.Input(SHAPE)
+    network = keras.Model(image, keras.layers.GlobalAveragePooling2D()(image))
+    found = embed_samples(routes_of(network, PREPROCESSING), samples)
+    np.testing.assert_allclose(found, load_images(samples, PREPROCESSING).mean(axis=(1, 2)), atol=1e-5)
+
+
+def test_progress_counts_images_and_nothing_is_nothing(samples):
+    told = []
+    routes = {"": Route(lambda images: images.mean(axis=(1, 2)), PREPROCESSING)}
+    embed_samples(routes, samples, 2, told.append)
+    assert told == [2, 2, 1]
+    assert len(embed_samples(routes, [])) == 0
+
+
+def test_an_image_that_no_input_takes_is_named(samples):
+    routes = {"visible": Route(lambda images: images.mean(axis=(1, 2)), PREPROCESSING)}
+    with pytest.raises(ValueError, match=r"1\.png is thermal, the model takes visible images"):
+        embed_samples(routes, samples)
