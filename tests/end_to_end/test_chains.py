@@ -273,8 +273,10 @@ def test_a_killed_training_resumes_to_the_same_weights_bit_for_bit(tiny, program
         )  # fmt: skip
         events = tmp_path / "killed/saved_models/last_augmented_model.keras"
         deadline = time.monotonic() + 300
-        while process.poll() is None and time.monotonic() < deadline and "epoch 2 " not in log.read_text():
+        saved: set[int] = set()
+        while process.poll() is None and time.monotonic() < deadline and len(saved) < 2:
             time.sleep(0.01)
+            saved |= {events.stat().st_mtime_ns} if events.is_file() else set()
         time.sleep(0.3)
         process.send_signal(signal.SIGKILL)
         process.wait()
