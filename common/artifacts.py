@@ -35,6 +35,8 @@ class Model:
         trained_on: What the model has seen: data set, number of identities and images.
         source: The model that this one was made from, for comparisons.
         tool_versions: Versions of the libraries that made it.
+        input_name: The input of a network with several, where each has files of its own; empty where there is one.
+        siblings: Name of each other input to its model; both know one another.
     """
 
     files: Mapping[str, Path]
@@ -45,6 +47,13 @@ class Model:
     trained_on: Mapping[str, Any] = field(default_factory=dict)
     source: "Model | None" = None
     tool_versions: Mapping[str, str] = field(default_factory=lambda: tool_versions())
+    input_name: str = ""
+    siblings: Mapping[str, "Model"] = field(default_factory=dict)
+
+    @property
+    def by_input(self) -> dict[str, "Model"]:
+        """This model and its siblings by the name of their input."""
+        return {self.input_name: self, **self.siblings}
 
     @property
     def path(self) -> Path:
@@ -63,18 +72,30 @@ class Model:
         return manifest
 
     def _as_plain(self, folder: Path) -> dict[str, Any]:
-        plain = asdict(replace(self, source=None))
+        plain = asdict(replace(self, source=None, siblings={}))
         plain["files"] = {role: os.path.relpath(path, folder) for role, path in self.files.items()}
         plain["source"] = self.source and os.path.relpath(self.source.path, folder)
+        plain["siblings"] = {name: os.path.relpath(m.path, folder) for name, m in self.siblings.items()}
         return plain
 
     @classmethod
     def load(cls, path: Path) -> "Model | None":
         """Read the manifest of a model file; None where it has none (a file that was not made here).
 
+        Source and siblings whose files are gone are left out.
+
         Raises:
             ConfigError: the manifest cannot be read.
         """
+        model = cls._load(path)
+        if model is None:
+            return None
+        siblings = {name: cls._load(file) for name, file in model.siblings.items() if file.is_file()}
+        return replace(model, siblings={n: replace(s, siblings={}) for n, s in siblings.items() if s})
+
+    @classmethod
+    def _load(cls, path: Path) -> Any:
+        """As `load`, with the files of siblings in their place."""
         manifest = path.with_suffix(".json")
         if not manifest.is_file():
             return None
@@ -90,6 +111,7 @@ class Model:
                     "files": {chosen: files[chosen], **{r: f for r, f in files.items() if f.is_file()}},
                     "input_shape": tuple(plain["input_shape"]),
                     "source": cls.load(folder / source) if source and (folder / source).is_file() else None,
+                    "siblings": {name: folder / file for name, file in plain.get("siblings", {}).items()},
                 }
             )
         except (json.JSONDecodeError, KeyError, TypeError, StopIteration) as error:

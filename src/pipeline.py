@@ -84,6 +84,7 @@ def _starting_model(config: Config) -> Model | None:
         return None
     if not path.is_file():
         raise ConfigError(f"model.model_path: there is no file {path}")
+    from common.runtime.keras_file import image_inputs
     from common.runtime.open_model import open_model
     from src.models._build import import_custom_model_file
     from src.training.checkpoint import is_checkpoint
@@ -99,7 +100,8 @@ def _starting_model(config: Config) -> Model | None:
     model = Model.load(path)
     if model is None:
         _LOGGER.warning("%s has no manifest: its preprocessing is taken from the configuration", path)
-        with open_model(path) as runtime:
+        input_name = next(iter(image_inputs(path)), "")
+        with open_model(path, input_name=input_name) as runtime:
             model = Model(
                 files={path.suffix[1:]: path},
                 precision=runtime.precision,
@@ -154,7 +156,8 @@ def _run_service(
         _LOGGER.info("%s took %.0f s", name, seconds)
         for part in result if isinstance(result, tuple) else (result,):
             if isinstance(part, Model):
-                tracking.log_files([*part.files.values(), part.save()], "model")
+                files = [file for sibling in part.siblings.values() for file in sibling.files.values()]
+                tracking.log_files([*part.files.values(), *files, part.save()], "model")
                 model = part
                 continue
             _show(part, run.folder)

@@ -16,11 +16,16 @@ _LOGGER = logging.getLogger(__name__)
 
 
 class KerasRuntime(Runtime):
-    """A ``.keras`` model; of a training network the output called ``embedding`` is used."""
+    """A ``.keras`` model; of a training network the output called ``embedding`` is used.
+
+    Of a model with several inputs one is used, with the output of the same name.
+    """
 
     name = "keras"
 
-    def __init__(self, path: Path, threads: int | None = None, batch_size: int = 64) -> None:
+    def __init__(
+        self, path: Path, threads: int | None = None, batch_size: int = 64, input_name: str = ""
+    ) -> None:
         import keras
         import tensorflow as tf
 
@@ -33,6 +38,8 @@ class KerasRuntime(Runtime):
                 f"Keras cannot load {path}: the file is damaged, is no .keras archive, or needs code that "
                 f"is not registered here ({error})."
             ) from error
+        if input_name:
+            model = _of_one_input(model, input_name, path)
         self.input_shape = _image_shape(model, path)
         self.embedding_dim = embedding_length(_embedding(model.output, path).shape, path)
         self.precision = "float32"  # weights; a mixed policy only changes the type of computation
@@ -71,6 +78,17 @@ def _set_threads(tf: Any, threads: int | None) -> int:
         except RuntimeError:
             _LOGGER.warning("TensorFlow has already started: it keeps its threads instead of %d", threads)
     return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+
+
+def _of_one_input(model: Any, name: str, path: Path) -> Any:
+    import keras
+
+    for what in ("input", "output"):
+        parts = getattr(model, what, None)
+        if not isinstance(parts, dict) or name not in parts:
+            found = sorted(parts) if isinstance(parts, dict) else "one without a name"
+            raise ConfigError(f"{path}: expected an {what} called '{name}'; found {found}.")
+    return keras.Model(model.input[name], model.output[name], name=f"{model.name}_{name}")
 
 
 def _image_shape(model: Any, path: Path) -> tuple[int, int, int]:

@@ -7,7 +7,7 @@ from common.config import ConfigError
 from common.runtime._runtime import Runtime
 
 
-def open_model(path: Path, threads: int | None = None) -> Runtime:
+def open_model(path: Path, threads: int | None = None, input_name: str = "") -> Runtime:
     """Open a model file as ``embed(images) -> embeddings``, whatever its format.
 
     Args:
@@ -15,6 +15,7 @@ def open_model(path: Path, threads: int | None = None) -> Runtime:
             QNN context: its wrapper ``.onnx`` or the folder that holds it, on Qualcomm's HTP emulator.
         threads: Host threads; None means one per core. Keras takes them only before TensorFlow has started, and
             of the emulator they are processes. The attribute ``threads`` tells what is in use.
+        input_name: Which input to use of a ``.keras`` with several (``image_inputs``).
 
     Returns:
         A ``Runtime``; use it as a context manager, or call ``close()``.
@@ -28,16 +29,18 @@ def open_model(path: Path, threads: int | None = None) -> Runtime:
     path = Path(path)
     if not path.exists():
         raise ConfigError(f"Model file not found: {path}. Expected {_expected()}.")
+    if input_name:
+        return _open_keras(path, threads, input_name)
     opener = _open_folder if path.is_dir() else _OPENERS.get(path.suffix.lower())
     if opener is None:
         raise ConfigError(f"Cannot open {path}: unknown suffix '{path.suffix}'. Expected {_expected()}.")
     return opener(path, threads)
 
 
-def _open_keras(path: Path, threads: int | None) -> Runtime:
+def _open_keras(path: Path, threads: int | None, input_name: str = "") -> Runtime:
     from common.runtime._keras import KerasRuntime
 
-    return KerasRuntime(path, threads)
+    return KerasRuntime(path, threads, input_name=input_name)
 
 
 def _open_tflite(path: Path, threads: int | None) -> Runtime:

@@ -17,7 +17,7 @@ def any_images(folder: Path, reader: Callable[[Path], list[Sample]]) -> list[Sam
     Args:
         folder: The folder; hidden files and folders are passed over.
         reader: Reads the images whose names follow its layout. All others, which are all where it refuses the
-            folder, get the identity `UNKNOWN` and camera 0.
+            folder, get the identity `UNKNOWN` and camera 0; in a folder `thermal` they are thermal, else visible.
 
     Raises:
         ConfigError: the folder does not exist or holds no image.
@@ -39,7 +39,13 @@ def any_images(folder: Path, reader: Callable[[Path], list[Sample]]) -> list[Sam
             len(unknown),
             folder,
         )
-    return [known.get(image, Sample(image, UNKNOWN, 0)) for image in images]
+    return [known.get(image) or _stranger(image, folder) for image in images]
+
+
+def _stranger(image: Path, folder: Path) -> Sample:
+    folders = (folder.name, *image.relative_to(folder).parts[:-1])
+    is_thermal = "thermal" in (name.lower() for name in folders)
+    return Sample(image, UNKNOWN, 0, "thermal" if is_thermal else "visible")
 
 
 def _is_image(path: Path) -> bool:

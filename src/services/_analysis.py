@@ -1,6 +1,8 @@
 """What an evaluation says beyond CMC and mAP: certainty, verification, unknown people, and where the errors are."""
 
+import itertools
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +14,7 @@ from src.data.pipeline import load_pixels
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.metrics._images import Images
+from src.metrics._protocols import PROTOCOLS
 from src.metrics.bootstrap_interval import bootstrap_interval
 from src.metrics.breakdown import breakdown
 from src.metrics.open_set_metrics import open_set_metrics
@@ -92,14 +95,50 @@ def open_set_numbers(
 
 def modality_numbers(query: Images, gallery: Images, metrics: RetrievalMetrics) -> dict[str, float]:
     """Rank-1 and mAP from each modality to each, where there are several: `thermal_to_visible_rank1` and so on."""
-    if len(np.unique(np.concatenate([query.modalities, gallery.modalities]))) < 2:
-        return {}
-    pairs = _pairs(query, gallery, query.modalities, gallery.modalities, metrics)
     return {
-        f"{first}_to_{second}_{name}": getattr(pair, name)
-        for (first, second), pair in pairs.items()
+        f"{first}_to_{second}_{name}": getattr(found, name)
+        for (first, second), (found, _) in _directions(query, gallery, metrics).items()
         for name in ("rank1", "mAP")
     }
+
+
+def _directions(
+    query: Images, gallery: Images, metrics: RetrievalMetrics
+) -> dict[tuple[str, str], tuple[RetrievalMetrics, str]]:
+    """Scores from each modality to each, and which images were taken; nothing where there is one modality.
+
+    The folders decide who asks. A direction that they do not have takes the images of both: all of one modality search
+    all of the other; within one, those of other cameras where the protocol asks for that, else the first image of each
+    person and camera searches the rest.
+    """
+    pool = query + gallery
+    modalities = [str(name) for name in np.unique(pool.modalities)]
+    if len(modalities) < 2:
+        return {}
+    pairs = _pairs(query, gallery, query.modalities, gallery.modalities, metrics)
+    found = {(str(a), str(b)): (scores, "queries") for (a, b), scores in pairs.items()}
+    missing = [pair for pair in itertools.product(modalities, modalities) if pair not in found]
+    if missing:
+        everything = _pairs(pool, pool, pool.modalities, pool.modalities, metrics)
+        itself_counts = not PROTOCOLS[metrics.protocol].drops_same_camera
+    for first, second in missing:
+        if (first, second) in everything and not (first == second and itself_counts):
+            found[first, second] = everything[first, second], "all test images"
+        elif first == second:
+            own = pool[pool.modalities == first]
+            asks = _first_of_each(own)
+            sides = own[asks], own[~asks], own.modalities[asks], own.modalities[~asks]
+            alone = _pairs(*sides, replace(metrics, protocol="no_camera")) if not asks.all() else {}
+            for scores in alone.values():
+                found[first, second] = scores, "first image of each person"
+    return found
+
+
+def _first_of_each(images: Images) -> np.ndarray:
+    """Which images are the first of their identity and camera, booleans (N,)."""
+    keys = list(zip(images.ids.tolist(), images.cameras.tolist(), strict=True))
+    first = {key: number for number, key in reversed(list(enumerate(keys)))}
+    return np.isin(np.arange(len(keys)), list(first.values()))
 
 
 def breakdowns(
@@ -110,22 +149,29 @@ def breakdowns(
     preprocessing: Preprocessing,
 ) -> Iterator[Table]:
     """Tables of the score by what is known of the images, %: only where it differs between them."""
-    for what, first, second in (
-        ("modality", query.modalities, gallery.modalities),
-        ("camera", query.cameras, gallery.cameras),
-    ):
-        several = len(np.unique(np.concatenate([first, second]))) > 1
-        if several and len(np.unique(first)) * len(np.unique(second)) <= _MOST_PAIRS:
-            pairs = _pairs(query, gallery, first, second, metrics)
-            rows = [
-                (str(a), str(b), m.num_valid_queries, m.num_gallery, *_percent(m.rank1, m.mAP))
-                for (a, b), m in pairs.items()
-            ]
-            yield Table(
-                f"By {what} of query and gallery, % (each pair is searched alone)",
-                (f"query {what}", f"gallery {what}", "queries", "gallery images", "rank1", "mAP"),
-                tuple(rows),
-            )
+    rows: list[tuple[Any, ...]]
+    if by_modality := _directions(query, gallery, metrics):
+        rows = [
+            (*pair, who, m.num_valid_queries, m.num_gallery, *_percent(m.rank1, m.mAP))
+            for pair, (m, who) in sorted(by_modality.items())
+        ]
+        yield Table(
+            "By modality of query and gallery, % (each pair is searched alone)",
+            ("query modality", "gallery modality", "who asks", "queries", "gallery images", "rank1", "mAP"),
+            tuple(rows),
+        )
+    cameras = np.unique(query.cameras), np.unique(gallery.cameras)
+    if len(np.union1d(*cameras)) > 1 and len(cameras[0]) * len(cameras[1]) <= _MOST_PAIRS:
+        pairs = _pairs(query, gallery, query.cameras, gallery.cameras, metrics)
+        rows = [
+            (str(a), str(b), m.num_valid_queries, m.num_gallery, *_percent(m.rank1, m.mAP))
+            for (a, b), m in pairs.items()
+        ]
+        yield Table(
+            "By camera of query and gallery, % (each pair is searched alone)",
+            ("query camera", "gallery camera", "queries", "gallery images", "rank1", "mAP"),
+            tuple(rows),
+        )
     for what, groups in _properties(query_samples, preprocessing):
         if len(set(groups)) > 1:
             parts = breakdown(metrics, groups)

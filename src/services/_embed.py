@@ -1,73 +1,54 @@
-"""Images to L2-normalised embeddings with any runtime, for the services that compare models."""
+"""Images to L2-normalised embeddings with any model, for the services that compare models."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from time import perf_counter
 from typing import Any
 
 import numpy as np
 
 from common.run import progress
-from common.runtime import Runtime
-from common.runtime.htp_emulator import HtpEmulator
-from src.data.pipeline import evaluation_batches
-from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
+from src.services._target import Opened
+from src.training.validation import Routes, embed_samples
 
 _LOGGER = logging.getLogger(__name__)
 
 
-def embed(
-    function: Callable[[np.ndarray], np.ndarray],
-    samples: Sequence[Sample],
-    preprocessing: Preprocessing,
-    batch_size: int,
-    description: str,
-) -> np.ndarray:
-    """Embed all samples in order.
+def embed(routes: Routes, samples: Sequence[Sample], batch_size: int, description: str) -> np.ndarray:
+    """Embed all samples in order, each through the route of its modality.
 
     Args:
-        function: Rescaled images (n, H, W, C) to embeddings (n, D).
+        routes: Of the model.
         samples: N samples.
-        preprocessing: From file to rescaled image.
         batch_size: Images at once.
         description: Shown beside the progress bar.
 
     Returns:
         (N, D) float32 with rows of length 1.
     """
-    parts = []
     with progress(description, len(samples), "images") as advance:
-        for images in evaluation_batches(samples, preprocessing, batch_size).as_numpy_iterator():
-            parts.append(function(images))
-            advance(len(images))
-    return l2_normalize(np.concatenate(parts))
+        return l2_normalize(embed_samples(routes, samples, batch_size, advance))
 
 
-def embed_with(
-    runtime: Runtime,
-    samples: Sequence[Sample],
-    preprocessing: Preprocessing,
-    batch_size: int,
-    description: str,
-) -> np.ndarray:
+def embed_with(model: Opened, samples: Sequence[Sample], batch_size: int, description: str) -> np.ndarray:
     """As `embed`, with an open model; the slow emulator says after its first batch how long all will take."""
-    if runtime.name != HtpEmulator.name:
-        return embed(runtime.embed, samples, preprocessing, batch_size, description)
+    if model.fixed_batch is None:
+        return embed(model.routes, samples, batch_size, description)
+    start = perf_counter()
     announced = False
+    with progress(description, len(samples), "images") as advance:
 
-    def timed(images: np.ndarray) -> np.ndarray:
-        nonlocal announced
-        start = perf_counter()
-        embeddings = runtime.embed(images)
-        if not announced:
-            announced = True
-            seconds = (perf_counter() - start) / len(images) * len(samples)
-            duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
-            _LOGGER.info("%s: emulating %d images takes about %s", description, len(samples), duration)
-        return embeddings
+        def timed(count: int) -> None:
+            nonlocal announced
+            advance(count)
+            if not announced:
+                announced = True
+                seconds = (perf_counter() - start) / count * len(samples)
+                duration = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+                _LOGGER.info("%s: emulating %d images takes about %s", description, len(samples), duration)
 
-    return embed(timed, samples, preprocessing, runtime.batch_size, description)
+        return l2_normalize(embed_samples(model.routes, samples, model.fixed_batch, timed))
 
 
 def l2_normalize(vectors: np.ndarray) -> np.ndarray:

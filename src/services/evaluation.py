@@ -11,7 +11,7 @@ import keras
 import numpy as np
 
 from common.artifacts import Model, Report, Table, write_csv
-from common.config import ConfigError
+from common.config import Component, ConfigError
 from common.html_report import html_report
 from common.run import Run
 from common.runtime.htp_emulator import HtpEmulator
@@ -38,8 +38,8 @@ from src.services._analysis import (
 )
 from src.services._embed import embed, embed_with, l2_normalize
 from src.services._pictures.evaluation_pictures import Scored, evaluation_pictures
-from src.services._target import check_target, emulates, open_on
-from src.training.validation import default_protocol, embedder, split_query_gallery
+from src.services._target import Part, check_modalities, check_target, emulates, open_on, parts_of
+from src.training.validation import default_protocol, routes_of, split_query_gallery
 
 _LOGGER = logging.getLogger(__name__)
 _RUNNABLE = ("keras", "onnx", "tflite", "qnn_context")
@@ -48,6 +48,7 @@ _CHUNK = 512
 _GIVES_DISTANCES = "k_reciprocal_distances"
 _EACH_SIDE_ALONE = "neighbor_feature_centralization"
 _ONE_GALLERY = ("market1501", "no_camera", "msmt17", "veri776")
+_OTHER_DIRECTION = {"regdb": "thermal_to_visible", "llcm": "visible_to_infrared"}
 _NUMBER_TABLES = {
     "Certainty: 95 % intervals over identities, or deviation over trials, %": {
         "rank1 from": "rank1_low",
@@ -85,9 +86,9 @@ class _Score:
         precision: `float32`, `int8` or `baseline`.
         runtime: Where it was measured.
         metrics: Of the protocol that the configuration asks for.
-        size: Of the file, in bytes.
-        reranking: Name of what corrected the ranking, if anything.
-        scored: Embeddings and what pictures are made of; of models without re-ranking only.
+        size: Of its files, in bytes.
+        variant: What corrected the ranking, or the other direction of the protocol; empty for the plain row.
+        scored: Embeddings and what pictures are made of; of plain rows only.
         numbers: Metrics beyond `_SHOWN`, by name.
     """
 
@@ -96,7 +97,7 @@ class _Score:
     runtime: str
     metrics: Metrics
     size: int | None = None
-    reranking: str = ""
+    variant: str = ""
     scored: Scored | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
 
@@ -104,12 +105,14 @@ class _Score:
     def key(self) -> str:
         """The first part of the names of its metrics."""
         name = f"{self.precision}/{self.name if self.precision == 'baseline' else self.runtime}"
-        return f"{name}/{self.reranking}" if self.reranking else name
+        return f"{name}/{self.variant}" if self.variant else name
 
     @property
     def title(self) -> str:
         """Its name in tables."""
-        return f"{self.name} + {self.reranking}" if self.reranking else self.name
+        if self.variant in _OTHER_DIRECTION.values():
+            return f"{self.name}, {self.variant.replace('_', ' ')}"
+        return f"{self.name} + {self.variant}" if self.variant else self.name
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -124,14 +127,15 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
 
     Raises:
         ConfigError: no query has its identity in the gallery, the protocol does not fit the images, or the
-            preprocessing or the target does not fit the model.
+            preprocessing, the modalities or the target do not fit the model.
     """
     if not {s.identity for s in data.query} & {s.identity for s in data.gallery}:
         raise ConfigError(
             "no query identity is in the gallery, so nothing can be scored: dataset.test_query_path holds "
             f"{len(data.query)} images, dataset.test_gallery_path {len(data.gallery)}; are they of one test set?"
         )
-    if config.evaluation.protocol is not None:
+    protocol = _protocol(config)
+    if protocol is not None:
         # Random vectors show at once what the protocol misses in the images.
         random = np.random.default_rng(0)
         query, gallery = (
@@ -140,10 +144,11 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
         try:
             metrics = _retrieval(config, query, gallery)
         except (ValueError, OSError) as error:
-            raise ConfigError(f"evaluation.protocol: {error}") from error
+            stated = "" if config.evaluation.protocol else f" (that of {config.dataset.dataset_name})"
+            raise ConfigError(f"evaluation.protocol{stated}: {error}") from error
         _check_reranking(config, metrics)
     if model is not None:
-        preprocessing_for(config, model)
+        check_modalities(config, model, query=data.query, gallery=data.gallery)
     check_target(config, "evaluation", model)
 
 
@@ -162,43 +167,45 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     preprocessing = preprocessing_for(config, model)
     files = [(*row, "host") for row in _files(model)]
     if emulates(config.evaluation.target, model):
-        files.append((model, model.path, config.evaluation.target))
+        files.append((model, next(iter(model.files)), config.evaluation.target))
     scores = [
         score
-        for file_model, path, target in files
-        for score in _score_file(config, data, file_model, path, target, preprocessing, run.seed)
+        for file_model, role, target in files
+        for score in _score_file(config, data, file_model, role, target, run.seed)
     ]
     baselines = _baselines(config, data, preprocessing, model)
     return _report(config, data, model, scores, baselines, preprocessing, run)
 
 
-def _files(model: Model) -> Iterator[tuple[Model, Path]]:
-    """The float source first, then every file of the model that runs on this machine."""
+def _files(model: Model) -> Iterator[tuple[Model, str]]:
+    """The float source first, then the role of every file of the model that runs on this machine."""
     if model.source is not None:
         yield from _files(model.source)
-    for role, path in model.files.items():
+    for role in model.files:
         if role in _RUNNABLE:
-            yield model, path
+            yield model, role
+
+
+def _names(parts: Mapping[str, Part]) -> tuple[str, str]:
+    """What people call the files, and what the names of files about them begin with."""
+    paths = {modality: part.path for modality, part in parts.items()}
+    (modality, path), *_ = paths.items()
+    stem = path.stem.removesuffix(f"_{modality}") if len(set(paths.values())) > 1 else path.stem
+    return " + ".join(dict.fromkeys(path.name for path in paths.values())), f"{stem}_{path.suffix[1:]}"
 
 
 def _score_file(
-    config: Config,
-    data: Data,
-    model: Model,
-    path: Path,
-    target: str,
-    preprocessing: Preprocessing,
-    seed: int,
+    config: Config, data: Data, model: Model, role: str, target: str, seed: int
 ) -> Iterator[_Score]:
-    """The row of a file, and that of its re-ranked results where they are asked for."""
+    """The row of a file, or of one for each modality; then those of the other direction and of re-ranking, if any."""
     held_out = _threshold_samples(data)
-    with open_on(target, path, config) as runtime:
-        where, batch = runtime.name, config.evaluation.batch_size
+    parts = parts_of(config, model, role)
+    title, stem = _names(parts)
+    with open_on(target, parts, config) as opened:
+        where, batch = opened.name, config.evaluation.batch_size
 
         def embedded(samples: Sequence[Sample], part: str) -> Images:
-            return images_of(
-                embed_with(runtime, samples, preprocessing, batch, f"{path.name}: {part}"), samples
-            )
+            return images_of(embed_with(opened, samples, batch, f"{title}: {part}"), samples)
 
         query, gallery = embedded(data.query, "query"), embedded(data.gallery, "gallery")
         validation = embedded(held_out, "validation") if held_out else None
@@ -208,8 +215,8 @@ def _score_file(
     point = None
     if verification is not None and validation is not None:
         point = _operating_point(config, validation, held_out, verification)
-    stem = path.name.replace(".", "_") + ("_emulator" if where == HtpEmulator.name else "")
-    name = f"{path.name} ({where})"
+    stem += "_emulator" if where == HtpEmulator.name else ""
+    name = f"{title} ({where})"
     scored = Scored(name, stem, query.features, gallery.features, plain, verification, point, metrics.cmc)
     numbers = (
         intervals(metrics)
@@ -218,11 +225,14 @@ def _score_file(
     )
     if verification is not None:
         numbers |= verification_numbers(verification, point)
-    size = path.stat().st_size
-    yield _Score(path.name, model.precision, where, metrics, size, scored=scored, numbers=numbers)
+    size = sum(path.stat().st_size for path in {part.path for part in parts.values()})
+    yield _Score(title, model.precision, where, metrics, size, scored=scored, numbers=numbers)
+    if (other := _other_direction(config)) is not None:
+        turned = _retrieval(config, query, gallery, direction=other)
+        yield _Score(title, model.precision, where, turned, size, other)
     if (reranking := config.evaluation.reranking) is not None:
         reranked = _reranked(config, query, gallery, plain)
-        yield _Score(path.name, model.precision, where, reranked, size, reranking.name)
+        yield _Score(title, model.precision, where, reranked, size, reranking.name)
 
 
 def _threshold_samples(data: Data) -> list[Sample]:
@@ -251,13 +261,29 @@ def _operating_point(
         return None
 
 
-def _retrieval(config: Config, query: Images, gallery: Images) -> Metrics:
-    """Apply the protocol that the configuration names."""
-    section = config.evaluation
-    if section.protocol is None:
+def _protocol(config: Config) -> Component | None:
+    """The protocol that the configuration names, else the data set's own, if it has one."""
+    name = config.dataset.dataset_name
+    if config.evaluation.protocol is None and config.dataset.has_lists and name in PROTOCOLS:
+        return Component(name=name)
+    return config.evaluation.protocol
+
+
+def _other_direction(config: Config) -> str | None:
+    """The second direction of the data set's own protocol, unless the configuration states one."""
+    stated = config.evaluation.protocol
+    return _OTHER_DIRECTION.get(config.dataset.dataset_name) if stated is None else None
+
+
+def _retrieval(config: Config, query: Images, gallery: Images, **changes: str) -> Metrics:
+    """Apply the protocol, with arguments that differ."""
+    section, protocol = config.evaluation, _protocol(config)
+    if protocol is None:
         return _plain(config, query, gallery)
-    protocol, arguments = PROTOCOLS.get(section.protocol.name), section.protocol.arguments
-    metrics: Metrics = protocol(query, gallery, section.reid_distance_metric, section.max_rank, **arguments)
+    arguments = {**protocol.arguments, **changes}
+    metrics: Metrics = PROTOCOLS.get(protocol.name)(
+        query, gallery, section.reid_distance_metric, section.max_rank, **arguments
+    )
     return metrics
 
 
@@ -312,7 +338,10 @@ def _baseline(config: Config, data: Data, name: str, where: str, embedding: Any)
         images_of(embedding(part, what), part)
         for part, what in ((data.query, "query"), (data.gallery, "gallery"))
     )
-    return _Score(name, "baseline", where, _retrieval(config, query, gallery))
+    metrics = _retrieval(config, query, gallery)
+    plain = metrics if _is_plain(metrics) else _plain(config, query, gallery)
+    numbers = modality_numbers(query, gallery, plain)
+    return _Score(name, "baseline", where, metrics, numbers=numbers)
 
 
 def _random_network(config: Config, data: Data, preprocessing: Preprocessing, model: Model) -> list[_Score]:
@@ -321,14 +350,13 @@ def _random_network(config: Config, data: Data, preprocessing: Preprocessing, mo
     if network is None:
         _LOGGER.warning("evaluation.random_network needs a .keras file, %s is none: left out", model.path)
         return []
-    name = f"random {network.name}"
-    random, batch = embedder(keras.models.clone_model(network)), config.evaluation.batch_size
+    name, batch = f"random {network.name}", config.evaluation.batch_size
+    random = routes_of(keras.models.clone_model(network), preprocessing)
     return [
         _baseline(
-            config, data, name, "keras",
-            lambda part, what: embed(random, part, preprocessing, batch, f"{name}: {what}"),
+            config, data, name, "keras", lambda part, what: embed(random, part, batch, f"{name}: {what}")
         )
-    ]  # fmt: skip
+    ]
 
 
 def _keras_network(model: Model) -> keras.Model | None:
@@ -376,7 +404,11 @@ def _report(
         folder / "report.html", f"{config.general.project_name}: evaluation of {model.path.name}",
         notes, tables, pictures,
     )  # fmt: skip
-    files = [page, *(_queries(folder, score, data.query) for score in shown), *(path for path, _ in pictures)]
+    files = [
+        page,
+        *(_queries(folder, score, data.query) for score in models),
+        *(path for path, _ in pictures),
+    ]
     metrics = {
         f"{score.key}/{name}": value
         for score in [*scores, *baselines]
@@ -387,7 +419,7 @@ def _report(
 
 def _retrieval_table(scores: Sequence[_Score]) -> Table:
     rows = [(s.title, s.precision, s.runtime, *_percent(s.values), _megabytes(s.size)) for s in scores]
-    models = [s for s in scores if s.precision != "baseline" and not s.reranking]
+    models = [s for s in scores if s.precision != "baseline" and not s.variant]
     reference = models[0]
     for other in models[1:]:
         difference = [b - a for a, b in zip(reference.values, other.values, strict=True)]
@@ -438,21 +470,37 @@ def _notes(config: Config, data: Data, models: Sequence[_Score]) -> Iterator[str
         )
 
 
-def _queries(folder: Path, scored: Scored, samples: Sequence[Sample]) -> Path:
-    """One line for each query: who it is and how early the gallery answers."""
+def _queries(folder: Path, score: _Score, samples: Sequence[Sample]) -> Path:
+    """One line for each query: who it is and how early the gallery answers; also in the drawn galleries, if any."""
+    assert score.scored is not None
+    columns = {
+        "average_precision": score.scored.metrics.average_precision,
+        "rank_of_first_match": score.scored.metrics.first_match,
+        **_over_trials(score.metrics, samples),
+    }
     rows = (
-        (
-            sample.path,
-            sample.identity,
-            sample.camera,
-            *(None if np.isnan(value) else value for value in values),
-        )
-        for sample, *values in zip(
-            samples, scored.metrics.average_precision, scored.metrics.first_match, strict=True
-        )
+        (sample.path, sample.identity, sample.camera, *(None if np.isnan(v) else v for v in values))
+        for sample, *values in zip(samples, *columns.values(), strict=True)
     )
-    columns = ("file", "identity", "camera", "average_precision", "rank_of_first_match")
-    return write_csv(folder / f"{scored.stem}_queries.csv", columns, rows)
+    path = folder / f"{score.scored.stem}_queries.csv"
+    return write_csv(path, ("file", "identity", "camera", *columns), rows)
+
+
+def _over_trials(metrics: Metrics, samples: Sequence[Sample]) -> dict[str, np.ndarray]:
+    """Means of each query over the trials of a protocol whose queries are the query folder's."""
+    if not isinstance(metrics, TrialMetrics):
+        return {}
+    codes = metrics.trials[0].query_codes
+    if len(codes) != len(samples):
+        return {}
+    pairs = {(int(code), sample.identity) for code, sample in zip(codes, samples, strict=True)}
+    if len(pairs) != len({sample.identity for sample in samples}):
+        return {}
+    first = np.array([trial.first_match for trial in metrics.trials])
+    return {
+        "average_precision_in_trials": np.mean([t.average_precision for t in metrics.trials], axis=0),
+        "rank1_in_trials": np.where(np.isnan(first), np.nan, first == 1).mean(axis=0),
+    }
 
 
 def _percent(values: Any, sign: bool = False) -> list[str]:

@@ -15,11 +15,11 @@ from common.config import ConfigError
 from common.run import Run, progress
 from common.runtime.htp_emulator import HtpEmulator
 from src.data.sample import UNKNOWN, Sample
-from src.data.selection import Data, preprocessing_for
+from src.data.selection import Data
 from src.schema import Config
 from src.services._contact_sheet import Match, contact_sheet, same_person
 from src.services._embed import embed_with
-from src.services._target import check_target, open_on
+from src.services._target import check_modalities, check_target, open_on, parts_of
 
 _LOGGER = logging.getLogger(__name__)
 _LONGEST_NAME = 60
@@ -36,8 +36,8 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """Check that there is something to find, and that the model runs where it is asked to.
 
     Raises:
-        ConfigError: query or gallery is empty, the gallery holds nothing but a query, or the preprocessing or the
-            target does not fit the model.
+        ConfigError: query or gallery is empty, the gallery holds nothing but a query, or the preprocessing, the
+            modalities or the target do not fit the model.
     """
     query, gallery = data.prediction_query, data.prediction_gallery
     if not query or not gallery:
@@ -58,7 +58,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             *identities,
         )
     if model is not None:
-        preprocessing_for(config, model)
+        check_modalities(config, model, query=query, gallery=gallery)
     check_target(config, "prediction", model)
 
 
@@ -67,12 +67,12 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     assert model is not None
     section, folder = config.prediction, run.make("prediction")
     query, gallery = data.prediction_query, data.prediction_gallery
-    preprocessing, batch = preprocessing_for(config, model), section.batch_size
-    with open_on(section.target, model.path, config) as runtime:
+    parts, batch = parts_of(config, model, next(iter(model.files))), section.batch_size
+    with open_on(section.target, parts, config) as opened:
         start = perf_counter()
-        sought = embed_with(runtime, query, preprocessing, batch, f"{model.path.name}: query")
-        offered = embed_with(runtime, gallery, preprocessing, batch, f"{model.path.name}: gallery")
-        seconds, where = perf_counter() - start, runtime.name
+        sought = embed_with(opened, query, batch, f"{model.path.name}: query")
+        offered = embed_with(opened, gallery, batch, f"{model.path.name}: gallery")
+        seconds, where = perf_counter() - start, opened.name
     found = _matches(query, gallery, *_nearest(sought, offered, section.top_k + 1), section.top_k)
     plain = [_plain(sample, matches, section.reid_distance_metric) for sample, matches in found]
     described = {

@@ -84,19 +84,14 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     assert model is not None and config.quantization is not None
     section, network = config.quantization, _load(model)
     branches = branches_of(network, preprocessing_for(config, model), data.calibration)
-    if len(branches) > 1 and config.services[-1] != "quantization":
-        raise ConfigError(
-            f"operation_mode '{config.operation_mode}': {model.path} has the inputs "
-            f"{' and '.join(branch.name for branch in branches)}, and services after quantization take one: use "
-            "operation_mode: quantization, then give them the file of one modality as model.model_path"
-        )
     _LOGGER.info("%s with %d calibration images", section.quantizer, len(data.calibration))
     made = _QUANTIZERS[section.quantizer](section, network, branches, data, run)
     folder = run.make(section.export_dir)
     written = [(_write(folder / export.name, export.content), export) for export in made.exports]
-    models = [_model_of(model, branch, written) for branch in branches]
-    files = [manifest for quantized in models for manifest in (*quantized.files.values(), quantized.save())]
-    files += [file for path, export in written for file in _beside(model, section, path, export)]
+    by_batch = _models_of(model, written)
+    quantized = [part for first in by_batch for part in first.by_input.values()]
+    files = [file for part in quantized for file in (*part.files.values(), part.path.with_suffix(".json"))]
+    files += [file for path, export in written for file in _encodings(section, path, export)]
     for path, _ in written:
         _LOGGER.info("%s: %.2f MB (float: %.2f MB)", path, _megabytes(path), _megabytes(model.path))
     threads = config.general.num_threads
@@ -109,28 +104,54 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
         metrics |= comparison.metrics
         notes.append(comparison.note)
     report = Report("quantization", metrics, tuple(tables), tuple(files), tuple(notes), gate.failure)
-    return report, models[0]
+    return report, by_batch[0]
 
 
 def _load(model: Model) -> keras.Model:
     return keras.saving.load_model(model.path, compile=False, safe_mode=True)
 
 
-def _model_of(source: Model, branch: Branch, written: Sequence[tuple[Path, Export]]) -> Model:
-    """The files of one input that run by default, as one model."""
-    files = {e.role: path for path, e in written if e.branch is branch and e.is_first}
-    quantized = replace(source, files=files, precision="int8", source=source, tool_versions=tool_versions())
+def _models_of(source: Model, written: Sequence[tuple[Path, Export]]) -> list[Model]:
+    """The files that run by default as one model, then those of each further batch size; their manifests are written.
+
+    Of a network with several inputs each has a model; they are siblings, and that of the visible images stands first.
+    """
+    groups: dict[int, dict[str, list[tuple[Path, Export]]]] = {}
+    for path, export in written:
+        batch = 0 if export.is_first else export.batch
+        groups.setdefault(batch, {}).setdefault(export.branch.name, []).append((path, export))
+    found = []
+    for by_branch in groups.values():
+        parts = {name: _model_of(source, files) for name, files in by_branch.items()}
+        linked = {
+            name: replace(part, siblings={n: p for n, p in parts.items() if n != name})
+            for name, part in parts.items()
+        }
+        for part in linked.values():
+            part.save()
+        found.append(linked.get("visible") or next(iter(linked.values())))
+    return found
+
+
+def _model_of(source: Model, files: Sequence[tuple[Path, Export]]) -> Model:
+    """Files of one input as one model."""
+    branch = files[0][1].branch
+    quantized = replace(
+        source,
+        files={export.role: path for path, export in files},
+        precision="int8",
+        source=source,
+        tool_versions=tool_versions(),
+    )
     if not branch.name:
         return quantized
-    preprocessing = asdict(branch.preprocessing)
-    return replace(quantized, input_shape=branch.preprocessing.input_shape, preprocessing=preprocessing)
+    own = branch.preprocessing
+    return replace(quantized, input_name=branch.name, input_shape=own.input_shape, preprocessing=asdict(own))
 
 
-def _beside(model: Model, section: Quantization, path: Path, export: Export) -> Iterator[Path]:
-    """What an ONNX file comes with: its encodings, or, in a further batch size, itself and its own manifest."""
-    if not export.is_first:
-        yield from (path, replace(_model_of(model, export.branch, []), files={export.role: path}).save())
-    elif export.role == "onnx":
+def _encodings(section: Quantization, path: Path, export: Export) -> Iterator[Path]:
+    """The encodings that are written beside an ONNX file."""
+    if export.role == "onnx" and export.is_first:
         graph = onnx.ModelProto.FromString(export.content)
         for version in section.encodings:
             file = path.with_name(f"{path.stem}_encodings_{version}.json")

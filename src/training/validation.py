@@ -11,7 +11,7 @@ from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.metrics.retrieval import retrieval_metrics
 from src.models._head import embedding_model
-from src.models._two_stems import has_two_stems
+from src.models._two_stems import MODALITIES, has_two_stems
 
 Embedding = Callable[[Any], np.ndarray]
 """Rescaled images (n, H, W, C) to embeddings (n, D)."""
@@ -54,10 +54,23 @@ def classification(
 def retrieval(
     embed: Callable[[Sequence[Sample]], np.ndarray], query: Sequence[Sample], gallery: Sequence[Sample]
 ) -> dict[str, float]:
-    """Score retrieval of validation identities: `val_rank1` and `val_mAP` in [0, 1]."""
-    embeddings = embed([*query, *gallery])
+    """Score retrieval of validation identities: `val_rank1` and `val_mAP` in [0, 1].
+
+    With both modalities also `val_thermal_to_visible_rank1` and `_mAP`: all thermal images search all visible ones.
+    """
+    samples = [*query, *gallery]
+    embeddings = embed(samples)
     metrics = score(embeddings[: len(query)], embeddings[len(query) :], query, gallery)
-    return {"val_rank1": float(metrics.cmc[0]), "val_mAP": float(metrics.mAP)}
+    values = {"val_rank1": float(metrics.cmc[0]), "val_mAP": float(metrics.mAP)}
+    sides = {name: [n for n, s in enumerate(samples) if s.modality == name] for name in MODALITIES}
+    known = [{samples[n].identity for n in numbers} for numbers in sides.values()]
+    if set.intersection(*known):
+        parts = [(embeddings[numbers], [samples[n] for n in numbers]) for numbers in sides.values()]
+        (shown, shown_samples), (asking, asking_samples) = parts
+        across = score(asking, shown, asking_samples, shown_samples, protocol="no_camera")
+        values["val_thermal_to_visible_rank1"] = float(across.cmc[0])
+        values["val_thermal_to_visible_mAP"] = float(across.mAP)
+    return values
 
 
 def score(

@@ -11,6 +11,7 @@ from common.artifacts import write_csv
 from src.data.pipeline import load_pixels
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
+from src.training.validation import by_modality
 
 _PAIRS_IN_A_ROW = 5
 _HEAT = 0.55
@@ -25,36 +26,45 @@ def activation_maps(
 
     Args:
         path: The PNG; the maps before enlarging are written to a CSV of the same name.
-        network: Images to embeddings, or a training network with an output `embedding`.
+        network: A training network or an embedding model, of one input or one for each modality.
         samples: A few images.
-        preprocessing: Of the network.
+        preprocessing: Of the network; of visible images where it has two inputs.
 
     Returns:
         (PNG, caption); None where nothing before the embedding is a map, as in a transformer.
     """
-    feature_map = _last_feature_map(network)
-    if feature_map is None:
-        return None
-    pixels = load_pixels(samples, preprocessing)
-    inputs = preprocessing.rescale(pixels.astype(np.float32))
-    features = keras.Model(network.inputs[0], feature_map)(inputs, training=False)
-    strength = np.linalg.norm(keras.ops.convert_to_numpy(features).astype(np.float32), axis=-1)  # (N, h, w)
-    images, titles = [], []
-    for sample, picture, heat in zip(samples, pixels, strength, strict=True):
-        picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture[..., :3]
-        images += [picture, _overlay(picture, heat)]
-        titles += [str(sample.identity)[:14], "activation"]
-    height, width = strength.shape[1:]
+    images: list[np.ndarray] = []
+    maps: list[tuple[Sample, np.ndarray]] = []
+    for modality, part in by_modality(network).items():
+        own = [sample for sample in samples if modality in ("", sample.modality)]
+        feature_map = _last_feature_map(part)
+        if feature_map is None:
+            return None
+        if not own:
+            continue
+        pixels = load_pixels(own, to := preprocessing.of_shape(part.input_shape[1:]))
+        features = keras.Model(part.inputs[0], feature_map)(
+            to.rescale(pixels.astype(np.float32)), training=False
+        )
+        strength = np.linalg.norm(
+            keras.ops.convert_to_numpy(features).astype(np.float32), axis=-1
+        )  # (n, h, w)
+        for sample, picture, heat in zip(own, pixels, strength, strict=True):
+            picture = np.repeat(picture, 3, axis=2) if picture.shape[2] == 1 else picture[..., :3]
+            images += [picture, _overlay(picture, heat)]
+            maps.append((sample, heat))
+    height, width = maps[0][1].shape
     write_csv(
         path.with_suffix(".csv"),
         ("file", "row", *(f"column_{column}" for column in range(width))),
         (
             (sample.path, row, *(f"{value:.5g}" for value in values))
-            for sample, heat in zip(samples, strength, strict=True)
+            for sample, heat in maps
             for row, values in enumerate(heat)
         ),
     )
-    columns = 2 * min(len(samples), _PAIRS_IN_A_ROW)
+    titles = [title for sample, _ in maps for title in (str(sample.identity)[:14], "activation")]
+    columns = 2 * min(len(maps), _PAIRS_IN_A_ROW)
     return plotting.image_grid(path, images, columns, titles, title=f"{network.name}, activation maps"), (
         f"Activation maps of queries: length over the channels of the last feature map ({height} x {width}) before the "
         "embedding, each image on its own scale from blue (least) to red (most). Without gradients: where the "

@@ -14,13 +14,14 @@ from src.metrics.operating_point import OperatingPoint
 from src.metrics.retrieval import RetrievalMetrics
 from src.metrics.verification import Verification
 from src.services._pictures.activation_maps import activation_maps
+from src.services._pictures.cross_modal_lists import cross_modal_lists
 from src.services._pictures.embedding_map import embedding_map
 from src.services._pictures.ranked_lists import ranked_lists
 from src.services._pictures.similarity_matrix import similarity_matrix
 
 _BINS = 60
 _ACTIVATIONS = 10
-_OTHERS = 7  # pictures that do not grow with the number of models
+_OTHERS = 8  # pictures that do not grow with the number of models
 
 Picture = tuple[Path, str]
 
@@ -99,6 +100,8 @@ def _drawn(
         yield _histogram(folder / f"{model.stem}_distance_histogram.png", model)
     yield from ranked_lists(folder, last.query, last.gallery, query, gallery, last.metrics, seed)
     embeddings, samples = np.concatenate([last.query, last.gallery]), [*query, *gallery]
+    lists = folder / "cross_modal_lists.png"
+    yield cross_modal_lists(lists, embeddings, samples, last.metrics.protocol, seed)
     yield similarity_matrix(folder / "similarity_matrix.png", embeddings, samples, last.name, seed)
     yield embedding_map(folder / "embedding_map.png", embeddings, samples, last.name, seed)
     if network is None or preprocessing is None:

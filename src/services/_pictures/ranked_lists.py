@@ -54,7 +54,7 @@ def ranked_lists(
             yield None
             continue
         lists = [
-            _nearest(query[n] @ gallery.T, query_samples[n], gallery_samples, metrics.protocol)
+            nearest_counted(query[n] @ gallery.T, query_samples[n], gallery_samples, metrics.protocol)
             for n in numbers
         ]
         shortest = min(len(matches) for matches in lists)
@@ -80,9 +80,10 @@ def ranked_lists(
         )
 
 
-def _nearest(
+def nearest_counted(
     similarities: np.ndarray, query: Sample, gallery: Sequence[Sample], protocol: str
 ) -> list[Match]:
+    """Return the first ten gallery images for a query that the protocol counts, by similarity (images,)."""
     identities, cameras = [s.identity for s in gallery], [s.camera for s in gallery]
     counted = np.flatnonzero(counted_images(protocol, query.identity, query.camera, identities, cameras))
     right = np.array([identities[i] == query.identity for i in counted])

@@ -17,6 +17,7 @@ from src.metrics.verification_pairs import verification_pairs
 from src.registries import DATASETS
 from src.services._pictures import Scored, evaluation_pictures
 from src.services._pictures.activation_maps import activation_maps
+from src.services._pictures.cross_modal_lists import cross_modal_lists
 from src.services._pictures.embedding_map import embedding_map
 from src.services._pictures.ranked_lists import ranked_lists
 from src.services._pictures.similarity_matrix import similarity_matrix
@@ -66,8 +67,8 @@ def test_one_call_draws_everything_with_its_numbers_beside_it(samples, tmp_path)
     drawn = evaluation_pictures(tmp_path, scored, *samples, 0, _network(), PREPROCESSING)
     assert [path.name for path, _ in drawn] == [
         "cmc.png", "roc.png", "int8_distance_histogram.png", "float_distance_histogram.png",
-        "ranked_lists_worst.png", "ranked_lists_random.png", "similarity_matrix.png", "embedding_map.png",
-        "activation_maps.png",
+        "ranked_lists_worst.png", "ranked_lists_random.png", "cross_modal_lists.png", "similarity_matrix.png",
+        "embedding_map.png", "activation_maps.png",
     ]  # fmt: skip
     for path, caption in drawn:
         with Image.open(path) as image:
@@ -108,7 +109,10 @@ def test_what_cannot_be_drawn_is_left_out(samples, tmp_path):
     constant = [np.ones_like(part) / np.sqrt(8) for part in (model.query, model.gallery)]
     model = replace(model, query=constant[0], gallery=constant[1])
     names = [path.name for path, _ in evaluation_pictures(tmp_path, [model], *samples, 0)]
-    assert names == ["cmc.png", "ranked_lists_worst.png", "ranked_lists_random.png", "similarity_matrix.png"]
+    assert names == [
+        "cmc.png", "ranked_lists_worst.png", "ranked_lists_random.png", "cross_modal_lists.png",
+        "similarity_matrix.png",
+    ]  # fmt: skip
     few = Verification(np.array([0.1]), np.full(9, 0.5))
     names = [
         path.name
@@ -237,3 +241,27 @@ def test_a_network_without_a_feature_map_has_no_activation_maps(samples, tmp_pat
     network = keras.Model(image, keras.layers.GlobalAveragePooling1D()(keras.layers.Dense(4)(tokens)))
     assert activation_maps(tmp_path / "t.png", network, samples[0][:2], PREPROCESSING) is None
     assert not list(tmp_path.iterdir())
+
+
+def test_people_are_looked_up_in_the_other_modality_in_both_directions(samples, tmp_path):
+    everyone = [*samples[0], *samples[1]]
+    embeddings = np.concatenate(list(_embeddings(samples, 0.5)))
+    path, caption = cross_modal_lists(tmp_path / "lists.png", embeddings, everyone, "market1501", seed=0)
+    rows = _rows(path.with_suffix(".csv"))
+    assert caption.startswith("4 people")
+    queries = list(dict.fromkeys((row["query"], row["query_modality"], row["identity"]) for row in rows))
+    assert [modality for _, modality, _ in queries] == ["thermal", "visible"] * 4
+    assert [who for *_, who in queries[::2]] == [who for *_, who in queries[1::2]]
+    numbers = {str(sample.path): n for n, sample in enumerate(everyone)}
+    for query, modality, _ in queries:
+        listed = [row for row in rows if row["query"] == query]
+        other = [n for n, sample in enumerate(everyone) if sample.modality != modality]
+        expected = sorted((float(embeddings[n] @ embeddings[numbers[query]]) for n in other), reverse=True)
+        assert [float(row["similarity"]) for row in listed] == pytest.approx(expected[: len(listed)], abs=1e-5)
+        assert all(row["correct"] == str(row["gallery_identity"] == row["identity"]) for row in listed)
+
+
+def test_there_are_no_cross_modal_lists_of_one_modality(samples, tmp_path):
+    visible = [sample for sample in samples[0] if sample.modality == "visible"]
+    embeddings = np.eye(len(visible), dtype=np.float32)
+    assert cross_modal_lists(tmp_path / "lists.png", embeddings, visible, "market1501", seed=0) is None

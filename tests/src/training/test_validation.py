@@ -1,5 +1,7 @@
 """Validation embeds every image through the input of its modality, in the order of the samples."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -10,7 +12,7 @@ from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.models._head import embedding_model, reid_network
 from src.models.agw import agw
-from src.training.validation import Route, by_modality, embed_samples, routes_of
+from src.training.validation import Route, by_modality, embed_samples, retrieval, routes_of
 
 SHAPE = (64, 32, 3)
 PREPROCESSING = Preprocessing(SHAPE)
@@ -69,3 +71,18 @@ def test_an_image_that_no_input_takes_is_named(samples):
     routes = {"visible": Route(lambda images: images.mean(axis=(1, 2)), PREPROCESSING)}
     with pytest.raises(ValueError, match=r"1\.png is thermal, the model takes visible images"):
         embed_samples(routes, samples)
+
+
+def test_retrieval_of_two_modalities_is_scored_across_them_too():
+    """Person 1 and 2 look alike within a modality; across, the thermal image of 1 looks like the visible 2."""
+    seen = [(1, "visible"), (2, "visible"), (1, "thermal"), (2, "thermal"), (2, "thermal")]
+    samples = [Sample(Path(f"{n}.png"), person, 1 + n, modality) for n, (person, modality) in enumerate(seen)]
+    vectors = {0: (1.0, 0.0), 1: (0.0, 1.0), 2: (0.1, 1.0), 3: (0.0, 1.0), 4: (0.0, 1.0)}
+
+    def embed(some):
+        return np.array([vectors[int(sample.path.stem)] for sample in some])
+
+    values = retrieval(embed, samples[:2], samples[2:])
+    assert values["val_thermal_to_visible_rank1"] == pytest.approx(2 / 3)
+    assert values["val_thermal_to_visible_mAP"] == pytest.approx((1 / 2 + 1 + 1) / 3)
+    assert set(retrieval(embed, samples[2:4], samples[4:])) == {"val_rank1", "val_mAP"}

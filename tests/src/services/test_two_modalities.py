@@ -1,0 +1,272 @@
+"""Services with a network for visible and thermal images: each image through its own input, float and INT8."""
+
+import csv
+import importlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import keras
+import numpy as np
+import pytest
+from keras import layers
+from PIL import Image
+
+from common.artifacts import Model
+from common.config import ConfigError, validate
+from common.run import Run
+from common.runtime.keras_file import image_inputs
+from src.pipeline import SERVICES, _preflight, _starting_model
+from src.schema import Config
+from src.services import quantization
+
+LAYOUTS = {
+    # evaluation images of person and camera: SYSU-MM01 has visible cameras 1, 2, 4, 5 and infrared ones 3, 6
+    "sysu_mm01": {"visible": (1, 2), "thermal": (3, 6)},
+    "regdb": {"visible": (1,), "thermal": (2,)},
+}
+
+
+def _image(person: int, modality: str, number: int) -> Image.Image:
+    """A person's colours; the thermal image is a negative of one channel, so that only its own stem matches it."""
+    coarse = np.random.default_rng(person).integers(20, 236, (4, 2, 3))
+    if modality == "thermal":
+        coarse = 255 - coarse[..., :1].repeat(3, axis=2)
+    noise = np.random.default_rng((person, number, modality == "thermal")).integers(-9, 10, (64, 32, 3))
+    pixels = np.clip(coarse.repeat(16, 0).repeat(16, 1) + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels if modality == "visible" else pixels[..., 0])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Ten test people, and as many to train on, in the layouts of SYSU-MM01 and RegDB, with two images a camera."""
+    folder = tmp_path_factory.mktemp("two_modalities")
+    lists = {
+        f"idx/{half}_{modality}_1.txt": []
+        for half in ("train", "test")
+        for modality in ("visible", "thermal")
+    }
+    for person in range(1, 21):
+        for number in (1, 2):
+            for modality, cameras in LAYOUTS["sysu_mm01"].items():
+                for camera in cameras:
+                    path = folder / f"sysu_mm01/cam{camera}/{person:04d}/{number:04d}.jpg"
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    _image(person, modality, 10 * camera + number).save(path, quality=95)
+                name = f"{modality.capitalize()}/{person}/{modality}_{number}.png"
+                path = folder / "regdb" / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _image(person, modality, number).save(path)
+                half = "test" if person <= 10 else "train"
+                lists[f"idx/{half}_{modality}_1.txt"].append(f"{name} {(person - 1) % 10}\n")
+    for name, lines in lists.items():
+        path = folder / "regdb" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("".join(lines))
+    exp = folder / "sysu_mm01/exp"
+    exp.mkdir()
+    for name, people in (("test", range(1, 11)), ("train", range(11, 18)), ("val", range(18, 21))):
+        (exp / f"{name}_id.txt").write_text(",".join(map(str, people)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(root) -> Model:
+    """Visible images of three channels are averaged to one, thermal ones of one turned back; then a 4 x 2 grid."""
+    images = {name: keras.Input((64, 32, n), name=name) for name, n in (("visible", 3), ("thermal", 1))}
+    stems = {
+        "visible": layers.Conv2D(1, 1, name="visible_stem")(images["visible"]),
+        "thermal": layers.Conv2D(1, 1, name="thermal_stem")(images["thermal"]),
+    }
+    pool, flat = layers.AveragePooling2D(16, name="grid"), layers.Flatten(name="flat")
+    network = keras.Model(images, {name: flat(pool(stem)) for name, stem in stems.items()}, name="two")
+    # The thermal image shows the red channel, so the visible stem looks at it too.
+    network.get_layer("visible_stem").set_weights([np.array([1.0, 0, 0]).reshape(1, 1, 3, 1), np.zeros(1)])
+    network.get_layer("thermal_stem").set_weights([np.full((1, 1, 1, 1), -1.0), np.zeros(1)])
+    network.save(root / "best_model.keras")
+    preprocessing = {
+        "input_shape": (64, 32, 3), "scale": 1 / 127.5, "offset": -1.0, "interpolation": "bilinear",
+        "aspect_ratio": "fit", "color_mode": "rgb",
+    }  # fmt: skip
+    made = Model({"keras": root / "best_model.keras"}, "float32", (64, 32, 3), 8, preprocessing)
+    made.save()
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_pictures(request, monkeypatch):
+    """Pictures take seconds and have their own tests."""
+    if "with_pictures" not in request.node.name:
+        service = importlib.import_module(SERVICES["evaluation"])
+        monkeypatch.setattr(service, "evaluation_pictures", lambda *_: [])
+
+
+def _config(root, layout, mode="evaluation", **sections):
+    return validate(
+        Config,
+        {
+            "operation_mode": mode,
+            "model": {"model_path": str(root / "best_model.keras")},
+            "dataset": {"dataset_name": layout, "root_path": str(root / layout)},
+            **sections,
+        },
+    )
+
+
+def _run(folder, config, name="evaluation"):
+    service = importlib.import_module(SERVICES[name])
+    model = _starting_model(config)
+    data = _preflight(config, {name: service}, model, Run(folder, 0))
+    return service.run(config, data, model, Run(folder, 0))
+
+
+def test_inputs_are_read_from_the_file_alone(root, model, tmp_path):
+    assert image_inputs(model.path) == {"visible": (64, 32, 3), "thermal": (64, 32, 1)}
+    image = keras.Input((32, 32, 3))
+    keras.Model(image, layers.Flatten()(image)).save(tmp_path / "one.keras")
+    assert image_inputs(tmp_path / "one.keras") == {}
+    (tmp_path / "no.keras").write_text("no archive")
+    assert image_inputs(tmp_path / "no.keras") == image_inputs(tmp_path / "missing.keras") == {}
+
+
+def test_the_protocol_of_the_data_set_is_the_default_and_all_directions_are_numbers(root, model, tmp_path):
+    report = _run(tmp_path, _config(root, "sysu_mm01"))
+    metrics = {key.removeprefix("float32/keras/"): value for key, value in report.metrics.items()}
+    assert "all-search, single-shot" in report.notes[0]
+    assert metrics["rank1"] == metrics["mAP"] == 1.0, "each image went through its own stem"
+    for first in ("visible", "thermal"):
+        for second in ("visible", "thermal"):
+            assert metrics[f"{first}_to_{second}_rank1"] == 1.0
+    table = next(table for table in report.tables if table.title.startswith("By modality"))
+    assert [row[:5] for row in table.rows] == [
+        ("thermal", "thermal", "all test images", 40, 40),
+        ("thermal", "visible", "queries", 40, 40),
+        ("visible", "thermal", "all test images", 40, 40),
+        ("visible", "visible", "all test images", 40, 40),
+    ]
+
+
+def test_without_a_manifest_the_preprocessing_is_that_of_the_configuration(root, model, tmp_path):
+    alone = tmp_path / "alone.keras"
+    alone.write_bytes(model.path.read_bytes())
+    report = _run(tmp_path, _config(root, "sysu_mm01", model={"model_path": str(alone)}))
+    assert report.metrics["float32/keras/rank1"] == 1.0
+
+
+def test_regdb_is_scored_in_both_directions_and_one_camera_by_the_first_image(root, model, tmp_path):
+    report = _run(tmp_path, _config(root, "regdb"))
+    assert report.metrics["float32/keras/rank1"] == 1.0
+    assert report.metrics["float32/keras/thermal_to_visible/rank1"] == 1.0
+    assert [row[0] for row in report.tables[0].rows] == [
+        "best_model.keras", "best_model.keras, thermal to visible",
+    ]  # fmt: skip
+    table = next(table for table in report.tables if table.title.startswith("By modality"))
+    whose = {tuple(row[:2]): row[2:5] for row in table.rows}
+    assert whose["visible", "visible"] == ("first image of each person", 10, 10)
+    assert whose["thermal", "visible"] == ("all test images", 20, 20)
+    stated = _config(root, "regdb", evaluation={"protocol": {"regdb": {"direction": "thermal_to_visible"}}})
+    report = _run(tmp_path, stated)
+    assert "float32/keras/thermal_to_visible/rank1" not in report.metrics
+
+
+def test_each_query_has_its_means_over_the_draws(root, model, tmp_path):
+    _run(tmp_path, _config(root, "sysu_mm01"))
+    with (tmp_path / "evaluation/best_model_keras_queries.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 40
+    assert {float(row["rank1_in_trials"]) for row in rows} == {1.0}
+    assert {float(row["average_precision_in_trials"]) for row in rows} == {1.0}
+
+
+def test_baselines_and_the_random_network_have_directions_too(root, model, tmp_path):
+    section = {"baselines": ["mean_colour"], "random_network": True}
+    report = _run(tmp_path, _config(root, "sysu_mm01", evaluation=section))
+    for name in ("mean_colour", "random two"):
+        assert 0 <= report.metrics[f"baseline/{name}/thermal_to_visible_mAP"] < 1
+
+
+def test_evaluation_with_pictures_of_both_modalities(root, model, tmp_path):
+    report = _run(tmp_path, _config(root, "sysu_mm01"))
+    names = {path.name for path in report.files}
+    assert {"cross_modal_lists.png", "activation_maps.png", "report.html"} <= names
+    with (tmp_path / "evaluation/cross_modal_lists.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {(row["query_modality"], row["gallery_modality"]) for row in rows} == {
+        ("thermal", "visible"), ("visible", "thermal"),
+    }  # fmt: skip
+    assert all(row["correct"] == "True" for row in rows if row["rank"] == "1")
+
+
+def test_prediction_finds_people_across_modalities(root, model, tmp_path):
+    report = _run(
+        tmp_path, _config(root, "sysu_mm01", "prediction", prediction={"top_k": 2, "sheets": 1}), "prediction"
+    )
+    assert report.metrics["float32/keras/first_match_correct"] == 1.0
+
+
+def test_unknown_images_in_a_folder_thermal_are_thermal(root, model, tmp_path):
+    paths = {
+        "prediction_query_path": str(root / "regdb/Thermal"),
+        "prediction_gallery_path": str(root / "regdb/Visible"),
+    }
+    config = _config(root, "regdb", "prediction", prediction={"top_k": 1, "sheets": 0})
+    config = config.model_copy(
+        update={"dataset": config.dataset.model_copy(update={k: Path(v) for k, v in paths.items()})}
+    )
+    _run(tmp_path, config, "prediction")
+    found = json.loads((tmp_path / "prediction/matches.json").read_text())["queries"]
+    assert len(found) == 40
+    assert all(Path(q["query"]).parent.name == Path(q["matches"][0]["gallery"]).parent.name for q in found)
+
+
+# --- INT8 --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def int8(root, model, tmp_path_factory):
+    """Folder of the quantized files, and the model that the service gave."""
+    folder = tmp_path_factory.mktemp("int8")
+    section = {"quantizer": "Onnx_quantizer", "encodings": [], "batch_sizes": [1, 4]}
+    config = _config(root, "sysu_mm01", "quantization", quantization=section)
+    data = _preflight(config, {"quantization": quantization}, model, Run(folder, 0))
+    _, made = quantization.run(config, data, model, Run(folder, 0))
+    return folder / "quantized_models", made
+
+
+def test_the_quantized_model_has_a_file_for_each_modality(int8):
+    folder, made = int8
+    assert {name: part.path.name for name, part in made.by_input.items()} == {
+        "visible": "quantized_model_visible.onnx", "thermal": "quantized_model_thermal.onnx",
+    }  # fmt: skip
+    manifest = json.loads((folder / "quantized_model_thermal.json").read_text())
+    assert manifest["siblings"] == {"visible": "quantized_model_visible.onnx"}
+    assert manifest["preprocessing"]["color_mode"] == "grayscale"
+    batches = Model.load(folder / "quantized_model_visible_batch4.onnx")
+    assert batches.siblings["thermal"].path.name == "quantized_model_thermal_batch4.onnx"
+
+
+def test_float_and_both_int8_files_are_scored_side_by_side(root, int8, tmp_path):
+    folder, _ = int8
+    path = folder / "quantized_model_thermal.onnx"  # either of the two means both
+    report = _run(tmp_path, _config(root, "sysu_mm01", model={"model_path": str(path)}))
+    rows = report.tables[0].rows
+    assert [row[:3] for row in rows[:2]] == [
+        ("best_model.keras", "float32", "keras"),
+        ("quantized_model_thermal.onnx + quantized_model_visible.onnx", "int8", "onnxruntime_cpu"),
+    ]
+    sizes = [(folder / f"quantized_model_{name}.onnx").stat().st_size for name in ("thermal", "visible")]
+    assert rows[1][-1] == pytest.approx(sum(sizes) / 1e6)
+    assert report.metrics["int8/onnxruntime_cpu/rank1"] > 0.9
+    assert (tmp_path / "evaluation/quantized_model_onnx_queries.csv").is_file()
+
+
+def test_a_file_of_one_modality_alone_refuses_images_of_the_other(root, int8, tmp_path):
+    folder, made = int8
+    alone = tmp_path / "quantized_model_visible.onnx"
+    alone.write_bytes((folder / alone.name).read_bytes())
+    replace(made, files={"onnx": alone}, siblings={}, source=None).save()
+    config = _config(root, "sysu_mm01", model={"model_path": str(alone)})
+    with pytest.raises(
+        ConfigError, match="takes visible images, but among the query images are thermal ones"
+    ):
+        _run(tmp_path, config)
