@@ -3,7 +3,6 @@
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-import scipy.sparse
 
 from src.metrics._closeness import chunks
 from src.metrics._ranking import WORKERS, one_blas_thread
@@ -37,13 +36,6 @@ def nearest(points: np.ndarray, others: np.ndarray, k: int) -> tuple[np.ndarray,
     with one_blas_thread(), ThreadPoolExecutor(WORKERS) as pool:
         list(pool.map(search, range(0, len(points), _ROWS)))
     return neighbours, farthest
-
-
-def adjacency(neighbours: np.ndarray, points: int) -> scipy.sparse.csr_array:
-    """Return the matrix (N, points) that is 1 where a column is among a row's neighbours (N, k)."""
-    n, k = neighbours.shape
-    ones = np.ones(n * k, np.float32)
-    return scipy.sparse.csr_array((ones, neighbours.ravel(), np.arange(0, n * k + 1, k)), shape=(n, points))
 
 
 def inner_products(points: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:

@@ -7,8 +7,9 @@ that used one says so beside the number.
 import numpy as np
 import scipy.sparse
 
+from common.k_reciprocal import adjacency, expanded_k_reciprocal
 from src.metrics._closeness import checked_features, chunks, normalised
-from src.metrics._neighbours import adjacency, inner_products, nearest
+from src.metrics._neighbours import inner_products, nearest
 
 
 def k_reciprocal_distances(
@@ -133,28 +134,13 @@ def _encoding(
     points: np.ndarray, neighbours: np.ndarray, scale: np.ndarray, k1: int
 ) -> scipy.sparse.csr_array:
     """Return the weights (N, N) of each point's expanded k-reciprocal neighbours; rows sum to 1."""
-    reciprocal = _reciprocal(neighbours, k1)
-    # A neighbour brings its own closer circle along if more than two thirds of that are neighbours already.
-    circle = _reciprocal(neighbours, round(k1 / 2))
-    shared = (reciprocal @ circle.T).multiply(reciprocal).tocsr()
-    welcome = shared.data > 2 / 3 * circle.sum(axis=1)[shared.indices]
-    expanding = scipy.sparse.csr_array(
-        (welcome.astype(np.float32), shared.indices, shared.indptr), shared.shape
-    )
-    expanding.eliminate_zeros()
-    pattern = (reciprocal + expanding @ circle).tocoo()
+    pattern = expanded_k_reciprocal(neighbours, round(k1 / 2) + 1).tocoo()
     rows, columns = pattern.coords
     weights = np.exp(-_power(inner_products(points, rows, columns)) / scale[rows])
     encoding = scipy.sparse.csr_array((weights, (rows, columns)), pattern.shape)
     sums = encoding.sum(axis=1)
     encoding.data /= np.repeat(sums, np.diff(encoding.indptr))
     return encoding
-
-
-def _reciprocal(neighbours: np.ndarray, k: int) -> scipy.sparse.csr_array:
-    """Return 1 where two points are among the k nearest, and themselves, of one another: (N, N)."""
-    near = adjacency(neighbours[:, : k + 1], len(neighbours))
-    return near.multiply(near.T).tocsr()
 
 
 def _jaccard(query: scipy.sparse.csr_array, gallery: scipy.sparse.csr_array) -> np.ndarray:
