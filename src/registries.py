@@ -108,6 +108,11 @@ def build_schedule(name: str, arguments: Mapping[str, Any]) -> Callable[[int], f
     return schedule
 
 
+def logged_loss(name: str) -> str:
+    """Return the name of a loss in the logs: `triplet_loss`, `center_loss`."""
+    return name if name.endswith("_loss") else f"{name}_loss"
+
+
 def monitors(losses: Iterable[str], retrieval: bool) -> list[str]:
     """Return the scalars of an epoch that a callback can monitor.
 
@@ -115,7 +120,7 @@ def monitors(losses: Iterable[str], retrieval: bool) -> list[str]:
         losses: Names of the losses that are trained with, such as `triplet`.
         retrieval: Whether validation is by retrieval of unknown identities, or by classification of known ones.
     """
-    scalars = ["loss", *(f"{name}_loss" for name in losses), "accuracy"]
+    scalars = ["loss", *map(logged_loss, losses), "accuracy"]
     return [*scalars, *(("val_rank1", "val_mAP") if retrieval else (f"val_{name}" for name in scalars))]
 
 

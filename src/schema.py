@@ -9,7 +9,15 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    AfterValidator,
+    AliasChoices,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    model_validator,
+)
 
 from common.config import Component, FilePath, Number, Shape, Strict
 from common.indices import parse_indices
@@ -18,6 +26,7 @@ from src.registries import (
     AUGMENTATIONS,
     BASELINES,
     DATASETS,
+    LOSSES,
     MODELS,
     PROTOCOLS,
     RERANKING,
@@ -147,12 +156,12 @@ class General(Strict):
 
 
 class ModelSection(Strict):
-    """The model to start from: either a name of the zoo or a file."""
+    """The model to start from: either a name of the zoo or a file; `agw` may have both."""
 
     model_name: ModelName | None = None
     """A model of the zoo (docs/README_MODELS.md)."""
     model_path: OptionalPath = None
-    """A model file: `.keras` to train or quantize; `.keras`, `.tflite` or `.onnx` otherwise."""
+    """A model file: `.keras` to train or quantize, or to start `agw` from; else `.keras`, `.tflite` or `.onnx`."""
     input_shape: Shape = (256, 128, 3)
     """Height, width and channels of the input, in pixels; a model file brings its own, which must agree if stated."""
     pretrained: bool = False
@@ -164,12 +173,13 @@ class ModelSection(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelSection":
-        if (self.model_name is None) == (self.model_path is None):
+        is_start = self.model_name == "agw" and self.model_path is not None
+        if (self.model_name is None) == (self.model_path is None) and not is_start:
             received = "both" if self.model_name else "neither"
             raise ValueError(f"expected exactly one of model_name and model_path, received {received}")
         if self.model_path is not None and self.pretrained:
             raise ValueError("pretrained cannot be set with model_path: the file has its own weights")
-        if self.model_path is not None and self.arguments:
+        if self.model_path is not None and self.arguments and not is_start:
             raise ValueError("arguments cannot be set with model_path: the file has its own layers")
         height, width, channels = self.input_shape
         if min(height, width) < 32 or channels not in (1, 3, 4):
@@ -226,6 +236,8 @@ class Dataset(Strict):
     """Folder of the images that calibrate quantization; the training images where it is not set."""
     quantization_split: Share | None = None
     """Share of the calibration images to use; all of them (at most `quantization.max_images`) where it is not set."""
+    training_modalities: Annotated[list[Literal["visible", "thermal"]], Field(min_length=1)] | None = None
+    """Modalities to train and validate on; all that are there where it is not set. Tests have all of theirs."""
     on_bad_image: Literal["raise", "skip"] = "raise"
     """What to do with images that cannot be decoded: stop before anything runs and list them, or leave them out."""
     cache: str = "none"
@@ -323,6 +335,72 @@ class TripletLoss(Strict):
     """Factor of this loss in the sum."""
 
 
+Output = Literal["features", "embedding", "logits"]
+GIVEN_TO_LOSSES = ("features", "logits", "labels", "modalities", "centers")
+"""Arguments of a loss that come from the network and the batch."""
+
+
+class LossSchedule(Strict):
+    """When a loss acts, in epochs."""
+
+    after: Annotated[int, Field(ge=0)] = 0
+    """Epochs without this loss, at the beginning."""
+    ramp: PositiveInt = 1
+    """Epochs in which its weight then rises to the full one, in equal steps."""
+
+    def share(self, epoch: int) -> float:
+        """The part of the weight that counts in an epoch, from 0 on."""
+        return min(1.0, max(0.0, (epoch - self.after + 1) / self.ramp))
+
+
+class Loss(Strict):
+    """A term of the loss; all further keys are arguments of its function in `src/losses/`."""
+
+    model_config = ConfigDict(json_schema_extra={"additionalProperties": True})
+
+    name: Annotated[str, _known(LOSSES), WithJsonSchema({"type": "string", "enum": list(LOSSES)})]
+    """Its function; the logs have it as `<name>_loss`."""
+    weight: Positive = 1.0
+    """Factor in the sum."""
+    on: Output | None = None
+    """What it sees: `features` before the neck, or the `embedding`; of `cross_entropy` the `logits`."""
+    schedule: LossSchedule | None = None
+    """Where it does not act from the first epoch on with its full weight."""
+    arguments: dict[str, Any] = {}
+    """The arguments, which may also stand beside `name`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _further_keys_are_arguments(cls, raw: Any) -> Any:
+        if not isinstance(raw, Mapping):
+            return raw
+        raw = {
+            "on" if key is True else key: value for key, value in raw.items()
+        }  # YAML reads the key on: as True
+        own = {key: value for key, value in raw.items() if key in cls.model_fields}
+        further = {key: value for key, value in raw.items() if key not in cls.model_fields}
+        return {**own, "arguments": {**(own.get("arguments") or {}), **further}} if further else own
+
+    @model_validator(mode="after")
+    def _arguments_fit(self) -> "Loss":
+        LOSSES.check(self.name, self.arguments, GIVEN_TO_LOSSES)
+        fixed = "logits" if self.takes("logits") else "features" if self.takes("centers") else None
+        received = self.output
+        if (fixed is not None and received != fixed) or (fixed is None and received == "logits"):
+            expected = fixed or "features or embedding"
+            raise ValueError(f"loss '{self.name}' acts on: {expected}, received {received}")
+        return self
+
+    def takes(self, argument: str) -> bool:
+        """Whether its function has an argument."""
+        return argument in LOSSES.find(self.name).parameters
+
+    @property
+    def output(self) -> Output:
+        """The output of the network that it sees."""
+        return self.on or ("logits" if self.takes("logits") else "features")
+
+
 def _checked(check: Any) -> AfterValidator:
     def run(component: Component) -> Component:
         check(component.name, component.arguments)
@@ -390,13 +468,13 @@ class Training(Strict):
     """Training of an embedding with identity classification and, if wanted, a metric loss."""
 
     batch_size: PositiveInt
-    """Images in a batch: P identities x K images each; a multiple of images_per_identity."""
+    """Images in a batch: P identities x K images each, of every modality and view where the sampler is cross_modal."""
     epochs: PositiveInt
     """Number of epochs."""
     optimizer: Optimizer
     """Any Keras optimizer: `Adam`, or `Adam: {learning_rate: 0.001}`."""
     images_per_identity: PositiveInt = 4
-    """K: images of each identity in a batch."""
+    """K: images of each identity in a batch; of each modality where the sampler is cross_modal."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Dropout rate before the classifier."""
     bnneck: bool = False
@@ -405,6 +483,10 @@ class Training(Strict):
     """Label smoothing of the softmax cross-entropy."""
     triplet_loss: TripletLoss | None = None
     """Adds a triplet loss to the cross-entropy; absent means cross-entropy alone."""
+    losses: Annotated[list[Loss], Field(min_length=1)] | None = None
+    """All terms of the loss, `[{name, weight, on, schedule, ...arguments}]`, in place of the two keys above."""
+    sampler: Literal["identities", "cross_modal"] | None = None
+    """Batches of P x K images, or of P x K visible and as many thermal ones; by the network's inputs if not set."""
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     """16-bit computation; the saved model is float32."""
     callbacks: Callbacks = {}
@@ -435,6 +517,32 @@ class Training(Strict):
                 f"batch_size of at least 2 identities, received {self.images_per_identity} and {self.batch_size}"
             )
         return self
+
+    @model_validator(mode="after")
+    def _losses_are_stated_once(self) -> "Training":
+        if self.losses is None:
+            return self
+        twice = [key for key in ("label_smoothing", "triplet_loss") if key in self.model_fields_set]
+        if twice:
+            raise ValueError(
+                f"losses states every term, and {' and '.join(twice)} stands beside it: write them as terms, such as "
+                "{name: cross_entropy, label_smoothing: 0.1} and {name: triplet, margin: 0.3}"
+            )
+        names = [loss.name for loss in self.losses]
+        if repeated := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"losses has {', '.join(repeated)} more than once")
+        return self
+
+    @property
+    def terms(self) -> list[Loss]:
+        """All terms of the loss; `label_smoothing` and `triplet_loss` are a short form of two."""
+        if self.losses is not None:
+            return self.losses
+        terms = [Loss(name="cross_entropy", arguments={"label_smoothing": self.label_smoothing})]
+        if self.triplet_loss is not None:
+            arguments = self.triplet_loss.model_dump(exclude={"weight"})
+            terms.append(Loss(name="triplet", weight=self.triplet_loss.weight, arguments=arguments))
+        return terms
 
 
 class QuantizationAwareTraining(Strict):
@@ -563,7 +671,7 @@ class Evaluation(Strict):
     reid_distance_metric: Literal["cosine", "euclidean"] = "cosine"
     """Distance between L2-normalised embeddings."""
     protocol: EvaluationProtocol | None = None
-    """How images are divided and counted, with its arguments; by the cameras of the layout where it is not set."""
+    """How images are divided and counted, with its arguments; where not set, the data set's own, else by cameras."""
     reranking: Reranking | None = None
     """Adds rows whose ranking is corrected by the neighbourhoods of the whole test set."""
     false_match_rate: Share | None = None
@@ -663,6 +771,9 @@ def _mode(operation_mode: str) -> str:
     return operation_mode
 
 
+AugmentationSection = Annotated[dict[str, dict[str, Any] | None], _check_each(AUGMENTATIONS.check)]
+
+
 class Config(Strict):
     """A run: one YAML file."""
 
@@ -695,8 +806,14 @@ class Config(Strict):
     """The images."""
     preprocessing: PreprocessingSection | None = None
     """From a file to the input of the network; a model made here carries its own, which is then the default."""
-    data_augmentation: Annotated[dict[str, dict[str, Any] | None], _check_each(AUGMENTATIONS.check)] = {}
+    data_augmentation: AugmentationSection = {}
     """Augmentations by name with their arguments, applied to training images in the order of appearance."""
+    data_augmentation_visible: AugmentationSection = {}
+    """Applied to visible images after those; one that is in both takes these arguments. Sampler cross_modal only."""
+    data_augmentation_thermal: AugmentationSection = {}
+    """The same for thermal images."""
+    data_augmentation_second_view: AugmentationSection = {}
+    """The visible images of a batch come a second time, with these, such as `random_channel_exchange`."""
     training: Training | None = None
     """Needed by training."""
     quantization: Quantization | None = None
@@ -737,11 +854,6 @@ class Config(Strict):
             for service in ("training", "quantization")
             if service in services and getattr(self, service) is None
         ]
-        if self.model.model_name == "agw":
-            mistakes.append(
-                "model.model_name agw takes visible and thermal images together, which training does not give it: "
-                "choose a model of one input, or build it in Python with src.models.agw"
-            )
         if self.training is not None and self.training.resume_training and self.model.model_path is None:
             mistakes.append("training.resume_training needs model.model_path, a last_augmented_model.keras")
         batches = self.quantization.batch_sizes if self.quantization and "quantization" in services else [1]

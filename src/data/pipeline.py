@@ -1,8 +1,8 @@
 """Input pipeline in tf.data: files to batches of network inputs, parallel, deterministic and streaming."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -11,10 +11,25 @@ from src.data._decode import decode
 from src.data._pixel_cache import cached_pixels
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
-from src.data.samplers import check_identities, pk_batches, steps_per_epoch
+from src.data.samplers import (
+    check_cross_modal_identities,
+    check_identities,
+    cross_modal_batches,
+    cross_modal_steps_per_epoch,
+    pk_batches,
+    steps_per_epoch,
+)
 
 Augment = Callable[[Any, Any], Any]
 """(images float32 (N, H, W, C) in [0, 255], seed int32 (2,)) -> images, in TensorFlow operations."""
+
+
+class View(NamedTuple):
+    """One part of every batch of two modalities: P x K images of one of them, augmented in one way."""
+
+    modality: str
+    augment: Augment | None = None
+
 
 _READY_BATCHES = 4
 _CHUNK = 256
@@ -68,7 +83,7 @@ def training_batches(
         raise ValueError(f"labels must have shape ({len(samples)},), one per sample, got {labels.shape}")
     steps = steps_per_epoch(len(samples), p, k)
     check_identities(labels, p)
-    batches = _index_batches(labels, p, k, seed, epoch, epochs)
+    batches = _index_batches(lambda e: pk_batches(labels, p, k, seed, e), p * k, epoch, epochs)
     if p % parts:
         raise ValueError(f"P must be a multiple of parts, got {p} and {parts}")
     size = p * k // parts
@@ -78,14 +93,8 @@ def training_batches(
 
     def finish(step: Any, index_and_pixels: tuple[Any, Any]) -> dict[str, Any]:
         index, pixels = index_and_pixels
-        values = tf.cast(pixels, tf.float32)
-        if augment is not None:
-            values = augment(
-                values,
-                tf.stack([tf.constant((seed + part * _SEEDS) % 2**31, tf.int32), tf.cast(step, tf.int32)]),
-            )
         return {
-            "images": preprocessing.rescale(values),
+            "images": preprocessing.rescale(_augmented(augment, pixels, seed + part * _SEEDS, step)),
             "labels": tf.gather(known_labels, index),
             "index": index,
         }
@@ -94,6 +103,84 @@ def training_batches(
     if parts > 1:
         dataset = tf.data.Dataset.zip(dataset, batches).map(lambda batch, index: {**batch, "index": index})
     return dataset.apply(tf.data.experimental.assert_cardinality(steps * epochs)).prefetch(_READY_BATCHES)
+
+
+def cross_modal_training_batches(
+    samples: Sequence[Sample],
+    labels: np.ndarray,
+    preprocessing: Mapping[str, Preprocessing],
+    views: Sequence[View],
+    p: int,
+    k: int,
+    seed: int,
+    epoch: int = 0,
+    epochs: int = 1,
+    cache: Path | str | None = None,
+) -> tf.data.Dataset:
+    """Batches of P identities x K visible and K thermal images; otherwise as `training_batches`.
+
+    A modality may have several views, such as visible images and the same ones with a channel exchanged: its images
+    are then in the batch several times, each time augmented anew. Identities of one modality are left out.
+
+    Args:
+        samples: The images to train on.
+        labels: Label of each sample, integers (len(samples),).
+        preprocessing: Of each modality.
+        views: Parts of a batch; all views of `visible` come before those of `thermal`, and each has one at least.
+        p: Identities a batch.
+        k: Images of each identity and modality.
+        seed: Seed of sampling and augmentation.
+        epoch: Number of the first epoch.
+        epochs: How many epochs the stream holds.
+        cache: None decodes files anew each time; `memory` or a folder keeps the resized images as uint8.
+
+    Returns:
+        Dataset of {"images": {modality: float32 (V*P*K, H, W, C) rescaled}, "labels": int32 (N,), "index": int32 (N,)
+        into `samples`}, with V views of the modality and N = P*K for each view, in the order of the views.
+
+    Raises:
+        ConfigError: fewer than P identities have images of both modalities.
+    """
+    labels = np.asarray(labels, dtype=np.int32)
+    modalities = np.array([sample.modality for sample in samples])
+    thermal = modalities == "thermal"
+    check_cross_modal_identities(labels, thermal, p)
+    batches = _index_batches(
+        lambda e: cross_modal_batches(labels, thermal, p, k, seed, e), 2 * p * k, epoch, epochs
+    )
+
+    def side(number: int, modality: str) -> tf.data.Dataset:
+        own = np.flatnonzero(modalities == modality).tolist()
+        place = np.zeros(len(samples), np.int32)
+        place[own] = np.arange(len(own))
+        places = batches.map(lambda index: tf.gather(place, index[number * p * k : (number + 1) * p * k]))
+        return _images_of(places, [samples[i] for i in own], preprocessing[modality], p * k, cache)
+
+    sides = {modality: side(number, modality) for number, modality in enumerate(("visible", "thermal"))}
+    known_labels = tf.constant(labels)
+
+    def finish(step: Any, index: Any, pixels: Mapping[str, tuple[Any, Any]]) -> dict[str, Any]:
+        parts: dict[str, list[Any]] = {modality: [] for modality in sides}
+        for number, view in enumerate(views):
+            values = _augmented(view.augment, pixels[view.modality][1], seed + number * _SEEDS, step)
+            parts[view.modality].append(preprocessing[view.modality].rescale(values))
+        halves = dict(zip(sides, tf.split(index, 2), strict=True))
+        seen = tf.concat([halves[view.modality] for view in views], axis=0)
+        images = {modality: tf.concat(own, axis=0) for modality, own in parts.items()}
+        return {"images": images, "labels": tf.gather(known_labels, seen), "index": seen}
+
+    steps = cross_modal_steps_per_epoch(labels, thermal, p, k)
+    numbers = tf.data.Dataset.counter(epoch * steps)
+    dataset = tf.data.Dataset.zip(numbers, batches, sides).map(finish, tf.data.AUTOTUNE, deterministic=True)
+    return dataset.apply(tf.data.experimental.assert_cardinality(steps * epochs)).prefetch(_READY_BATCHES)
+
+
+def _augmented(augment: Augment | None, pixels: Any, seed: int, step: Any) -> Any:
+    """Pixels as float32, augmented as the seed and the number of the step say."""
+    values = tf.cast(pixels, tf.float32)
+    if augment is None:
+        return values
+    return augment(values, tf.stack([tf.constant(seed % 2**31, tf.int32), tf.cast(step, tf.int32)]))
 
 
 def evaluation_batches(
@@ -123,14 +210,14 @@ def load_images(samples: Sequence[Sample], preprocessing: Preprocessing) -> np.n
     return preprocessing.rescale(load_pixels(samples, preprocessing).astype(np.float32))
 
 
-def _index_batches(labels: np.ndarray, p: int, k: int, seed: int, epoch: int, epochs: int) -> tf.data.Dataset:
-    def draw(number: Any) -> tf.data.Dataset:
-        drawn = tf.numpy_function(
-            lambda e: pk_batches(labels, p, k, seed, int(e)), [number], tf.int32, stateful=False
-        )
-        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(drawn, (None, p * k)))
+def _index_batches(draw: Callable[[int], np.ndarray], size: int, epoch: int, epochs: int) -> tf.data.Dataset:
+    """Index batches (size,) of some epochs; `draw` gives those of one, (steps, size)."""
 
-    return tf.data.Dataset.range(epoch, epoch + epochs).flat_map(draw)
+    def of_epoch(number: Any) -> tf.data.Dataset:
+        drawn = tf.numpy_function(lambda e: draw(int(e)), [number], tf.int32, stateful=False)
+        return tf.data.Dataset.from_tensor_slices(tf.ensure_shape(drawn, (None, size)))
+
+    return tf.data.Dataset.range(epoch, epoch + epochs).flat_map(of_epoch)
 
 
 def _images_of(

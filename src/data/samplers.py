@@ -77,6 +77,23 @@ def one_modality_identities(labels: np.ndarray, thermal: np.ndarray) -> np.ndarr
     return np.setxor1d(labels[thermal], labels[~thermal])
 
 
+def check_cross_modal_identities(labels: np.ndarray, thermal: np.ndarray, p: int) -> None:
+    """Raise ConfigError when fewer than P identities have images of both modalities."""
+    left_out = one_modality_identities(labels, thermal)
+    both = len(np.unique(labels)) - len(left_out)
+    if both < p:
+        raise ConfigError(
+            f"a batch of P = {p} identities with images of both modalities cannot be drawn: {both} identities have "
+            f"both, {len(left_out)} have visible or thermal images only"
+        )
+
+
+def cross_modal_steps_per_epoch(labels: np.ndarray, thermal: np.ndarray, p: int, k: int) -> int:
+    """Number of batches of `cross_modal_batches`: about as many draws as the modality with more images has of them."""
+    counted = ~np.isin(labels, one_modality_identities(labels, thermal))
+    return steps_per_epoch(max((counted & thermal).sum(), (counted & ~thermal).sum()), p, k)
+
+
 def cross_modal_batches(
     labels: np.ndarray, thermal: np.ndarray, p: int, k: int, seed: int, epoch: int
 ) -> np.ndarray:
@@ -102,17 +119,12 @@ def cross_modal_batches(
     Raises:
         ConfigError: fewer than P identities have images of both modalities.
     """
-    left_out = one_modality_identities(labels, thermal)
-    paired = np.flatnonzero(~np.isin(labels, left_out))
-    identities, codes = np.unique(labels[paired], return_inverse=True)
-    if len(identities) < p:
-        raise ConfigError(
-            f"a batch of P = {p} identities with images of both modalities cannot be drawn: {len(identities)} "
-            f"identities have both, {len(left_out)} have visible or thermal images only"
-        )
+    check_cross_modal_identities(labels, thermal, p)
+    paired = np.flatnonzero(~np.isin(labels, one_modality_identities(labels, thermal)))
+    _, codes = np.unique(labels[paired], return_inverse=True)
     random = np.random.default_rng([seed, epoch])
     sides = [np.flatnonzero(thermal[paired] == side) for side in (False, True)]
-    steps = steps_per_epoch(max(map(len, sides)), p, k)
+    steps = cross_modal_steps_per_epoch(labels, thermal, p, k)
     draws = _draws_per_identity(np.bincount(codes), steps, p, random)
     groups = [
         [

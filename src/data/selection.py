@@ -177,11 +177,23 @@ def _divide(config: Config, samples: dict[str, list[Sample]]) -> Data:
     if not validation and ("training" in config.services or (everything and _validates_int8(config))):
         split = {"image": split_by_image, "identity": split_by_identity}[dataset.validation_split_by]
         training, validation = split(everything, dataset.validation_split, dataset.seed)
+    training, validation = _of_modalities(config, training), _of_modalities(config, validation)
     query, gallery = people(samples.get("query", [])), samples.get("gallery", [])
     _report_overlap(training, query)
     calibration = _calibration_subset(config, samples.get("calibration", []) or training)
     shown = (samples.get("prediction_query", query), samples.get("prediction_gallery", gallery))
     return Data(training, validation, query, gallery, *shown, calibration)
+
+
+def _of_modalities(config: Config, samples: Sequence[Sample]) -> list[Sample]:
+    """The samples of `dataset.training_modalities`."""
+    wanted = config.dataset.training_modalities
+    kept = [sample for sample in samples if wanted is None or sample.modality in wanted]
+    if samples and not kept:
+        raise ConfigError(
+            f"dataset.training_modalities is {wanted}, but the images are {' and '.join({s.modality for s in samples})}"
+        )
+    return kept
 
 
 def _report_overlap(training: Sequence[Sample], query: Sequence[Sample]) -> None:

@@ -2,12 +2,17 @@
 
 import keras
 
+from src.models._centers import Centers
 from src.models._two_stems import bnneck as new_bnneck
 from src.models._two_stems import branches_of, has_two_stems, input_in, joined
 
 
 def reid_network(
-    backbone: keras.Model, num_identities: int, bnneck: bool = False, dropout: float = 0.0
+    backbone: keras.Model,
+    num_identities: int,
+    bnneck: bool = False,
+    dropout: float = 0.0,
+    centers: bool = False,
 ) -> keras.Model:
     """Put the training head on a backbone.
 
@@ -23,6 +28,7 @@ def reid_network(
         num_identities: Number of classes of the training set.
         bnneck: Whether to add the neck.
         dropout: Rate in [0, 1) of the dropout before the classifier; the embedding is never dropped.
+        centers: Whether a layer `centers` holds a center of each identity among the features, for `center_loss`.
     """
     if isinstance(backbone.output, dict):
         backbone = joined(backbone)
@@ -41,8 +47,15 @@ def reid_network(
         kernel_initializer=keras.initializers.RandomNormal(stddev=0.001 if bnneck else 0.01),
         name="logits",
     )(classified)
+    if centers:
+        features = Centers(num_identities, name="centers")(features)
     outputs = {"features": features, "embedding": embedding, "logits": logits}
     return keras.Model(backbone.input, outputs, name=backbone.name)
+
+
+def centers_of(network: keras.Model) -> Centers | None:
+    """Return the layer that holds the centers of a training network, if it has one."""
+    return next((layer for layer in network.layers if isinstance(layer, Centers)), None)
 
 
 def embedding_model(network: keras.Model) -> keras.Model:

@@ -5,7 +5,7 @@ losses see both. For inference each modality is a network of its own, with the t
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -23,6 +23,13 @@ JOINED = "modalities"
 def has_two_stems(model: keras.Model) -> bool:
     """Whether a model takes visible and thermal images."""
     return isinstance(model.input, dict) and set(model.input) == set(MODALITIES)
+
+
+def input_shapes(model: keras.Model) -> dict[str, tuple[int, int, int]]:
+    """Height, width and channels of the images that a model takes, by modality; `{"": shape}` of one with one input."""
+    if has_two_stems(model):
+        return {name: tuple(model.input[name].shape[1:]) for name in MODALITIES}
+    return {"": tuple(model.input_shape[1:])}
 
 
 def with_two_stems(single: keras.Model, stem_end: str, thermal_channels: int, call: Call) -> keras.Model:
@@ -103,13 +110,21 @@ def branches_of(network: keras.Model) -> keras.Model:
         {"visible": (N, H, W, C), "thermal": (M, H, W, c)} to {"visible": (N, D), "thermal": (M, D)}.
     """
     output = network.output["embedding"] if isinstance(network.output, dict) else network.output
-    trunk = keras.Model(network.input, output)
-    images = {name: keras.Input(network.input[name].shape[1:], name=name) for name in MODALITIES}
-    embeddings = {
-        name: replay(trunk, {network.input[name]: images[name]}, _of_one_modality)(output)
-        for name in MODALITIES
-    }
-    return keras.Model(images, embeddings, name=network.name)
+    parts = {name: of_modality(keras.Model(network.input, output), name) for name in MODALITIES}
+    images = {name: part.input for name, part in parts.items()}
+    return keras.Model(images, {name: part.output for name, part in parts.items()}, name=network.name)
+
+
+def of_modality(network: keras.Model, modality: str) -> keras.Model:
+    """Return a network for images of one modality, with the same outputs and shared weights.
+
+    Args:
+        network: Of `with_two_stems`, with or without a training head.
+        modality: `visible` or `thermal`.
+    """
+    images = keras.Input(network.input[modality].shape[1:], name=modality)
+    new = replay(network, {network.input[modality]: images}, _of_one_modality)
+    return keras.Model(images, keras.tree.map_structure(new, network.output), name=network.name)
 
 
 def _of_one_modality(layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -153,7 +168,16 @@ def input_in(model: keras.Model, layer: keras.Layer) -> keras.KerasTensor:
     return next(node.input_tensors[0] for node in nodes if node.operation is layer)
 
 
-def start_from_single(network: keras.Model, single: keras.Model) -> None:
+class Copied(NamedTuple):
+    """Weights that went from one layer to others."""
+
+    source: str
+    targets: tuple[str, ...]
+    weights: int
+    """Numbers in each target."""
+
+
+def start_from_single(network: keras.Model, single: keras.Model) -> list[Copied]:
     """Copy the weights of a network for one modality into one with two stems; both stems start from its stem.
 
     For thermal images of one channel the kernel of the first convolution is summed over its input channels: an image
@@ -164,21 +188,43 @@ def start_from_single(network: keras.Model, single: keras.Model) -> None:
         network: Of `with_two_stems`, with or without a training head; changed in place.
         single: For example the model of a first training on visible images.
 
+    Returns:
+        What was copied, in the order of the layers of `single`.
+
     Raises:
         ConfigError: a layer of `single` has no place in `network`, or weights of another shape.
     """
     names = {layer.name: layer for layer in network.layers if layer.weights}
+    copied = []
     for layer in single.layers:
         if not layer.weights:
             continue
-        targets = [names[name] for name in _targets(layer.name) if name in names]
+        targets = tuple(name for name in _targets(layer.name) if name in names)
         if not targets:
             raise ConfigError(
                 f"model '{single.name}' has a layer '{layer.name}' with weights, for which '{network.name}' has no "
                 "place: expected the backbone that it is made of"
             )
         for target in targets:
-            _copy(layer, target)
+            _copy(layer, names[target])
+        copied.append(Copied(layer.name, targets, names[targets[-1]].count_params()))
+    return copied
+
+
+def table_of_copies(network: keras.Model, copied: Sequence[Copied]) -> str:
+    """Return what `start_from_single` copied as text, a line for each kind of target, and what is new."""
+    lines = [f"{'layers':>8}  {'weights':>11}  first and last of them"]
+    for what, is_own in (("into both stems", False), ("into the trunk", True)):
+        rows = [row for row in copied if (row.targets[0] == row.source) == is_own]
+        if rows:
+            weights = sum(row.weights for row in rows)
+            lines.append(f"{len(rows):>8}  {weights:>11,}  {what}: {rows[0].source} ... {rows[-1].source}")
+    reached = {name for row in copied for name in row.targets}
+    new = [layer for layer in network.layers if layer.weights and layer.name not in reached]
+    if new:
+        weights = sum(layer.count_params() for layer in new)
+        lines.append(f"{len(new):>8}  {weights:>11,}  new: {new[0].name} ... {new[-1].name}")
+    return "\n".join(lines)
 
 
 def _targets(name: str) -> list[str]:

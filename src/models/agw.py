@@ -41,6 +41,7 @@ _BACKBONES = {
     **dict.fromkeys(
         (f"mobilenetv2_a{width}" for width in ("035", "050", "075", "100", "130", "140")), _MOBILENETV2
     ),
+    "plain_cnn": _Places("conv1_relu", "features", ("conv5_relu",)),
     "custom_model": _Places("conv1_relu", "features", ("conv3_relu",)),
 }
 
@@ -63,7 +64,8 @@ def agw(
 
     Args:
         input_shape: Height, width and channels of visible images.
-        backbone: A ResNet of `src/models/resnet.py`, an OSNet, a MobileNet V2, or the packaged `custom_model`.
+        backbone: A ResNet of `src/models/resnet.py`, an OSNet, a MobileNet V2, `plain_cnn`, or the packaged
+            `custom_model`.
         non_local: `agw` blocks, `embedded` Gaussian ones, or `none`; see `src/models/_non_local.py`.
         thermal_channels: 3 repeats the thermal value, as the published protocols do.
         neck: BNNeck `shared` by the modalities as published, or one `per_modality`.

@@ -4,9 +4,8 @@ import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -19,22 +18,35 @@ from common.layers.start_statistics import start_statistics
 from common.run import Run, require_free_space
 from src.augmentation._sequence import sequence
 from src.data.labels import identity_labels
-from src.data.pipeline import evaluation_batches, training_batches
+from src.data.pipeline import evaluation_batches
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
-from src.data.samplers import steps_per_epoch
-from src.data.selection import Data, data_set_name, preprocessing_of
+from src.data.selection import Data, data_set_name, preprocessing_for, preprocessing_of
 from src.models._build import build_backbone
-from src.models._head import embedding_model, reid_network
+from src.models._head import centers_of, embedding_model, reid_network
+from src.models._two_stems import (
+    has_two_stems,
+    input_shapes,
+    of_modality,
+    start_from_single,
+    table_of_copies,
+)
 from src.registries import check_monitors, monitors
 from src.schema import Config, Training
 from src.training import validation
-from src.training.callbacks import build_callback, make_callbacks
+from src.training.batches import Batches, batches_of
+from src.training.callbacks import FollowLossSchedules, build_callback, make_callbacks
 from src.training.checkpoint import Best, Progress, read_checkpoint, save_checkpoint
 from src.training.distribution import Distribution, distribution_of, take_whole_gradients
 from src.training.fit import fit
 from src.training.frozen_layers import freeze, table_of
-from src.training.step import losses_of, make_training_step, make_validation_step
+from src.training.step import (
+    check_losses,
+    losses_of,
+    make_training_step,
+    make_validation_step,
+    network_input,
+)
 
 _LOGGER = logging.getLogger(__name__)
 _VALIDATION_BATCH = 64
@@ -50,31 +62,20 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
         ConfigError: there are too few identities, or an argument has a value that Keras refuses.
     """
     training = _section(config)
-    identities = len({sample.identity for sample in data.training})
-    wanted = training.batch_size // training.images_per_identity
-    if identities < wanted:
-        raise ConfigError(
-            f"training.batch_size {training.batch_size} with images_per_identity {training.images_per_identity} needs "
-            f"{wanted} identities, the training set has {identities}; set batch_size to "
-            f"{identities * training.images_per_identity} or less"
-        )
+    inputs = _inputs(config, model)
+    shape = next(iter(inputs.values()))
+    preprocessing = _preprocessing(config, model, shape)
+    batches = batches_of(config, data, identity_labels(data.training)[0], inputs, preprocessing)
     distribution = distribution_of(training.distribution)
-    if wanted % distribution.replicas:
-        raise ConfigError(
-            f"training.batch_size {training.batch_size} with images_per_identity {training.images_per_identity} is "
-            f"{wanted} identities, which {distribution.replicas} replicas (training.distribution: "
-            f"{training.distribution}) cannot share evenly; set batch_size to a multiple of "
-            f"{distribution.replicas * training.images_per_identity}"
-        )
-    preprocessing = preprocessing_of(config, model.input_shape if model else config.model.input_shape)
-    if config.model.model_name == "custom_model":
-        build_backbone(config.model)
+    _check_batch(training, batches, distribution)
     if config.dataset.cache not in ("none", "memory"):
-        pixels = len(data.training) * int(np.prod(preprocessing.input_shape))
+        pixels = len(data.training) * max(int(np.prod(shape)) for shape in inputs.values())
         require_free_space(Path(config.dataset.cache), pixels, "the cached training images")
     _optimizer(training)
-    sequence(config.data_augmentation, preprocessing.input_shape)
-    check_monitors(training.callbacks, monitors(losses_of(training), data.validation_is_retrieval))
+    sequence(config.data_augmentation, shape)
+    check_losses(training)
+    names = [term.name for term in training.terms]
+    check_monitors(training.callbacks, monitors(names, data.validation_is_retrieval))
     for name, arguments in training.callbacks.items():
         _built(f"callback '{name}'", build_callback, name, arguments or {})
     images = [(sample.path.name, sample.identity, sample.camera) for sample in data.training]
@@ -92,13 +93,59 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     distribution.require_same("settings of the training", repr((*settings, config.data_augmentation)))
 
 
+def _inputs(config: Config, model: Model | None) -> dict[str, tuple[int, int, int]]:
+    """Shapes of the images that the network will take, as `input_shapes`."""
+    if model is not None and _section(config).resume_training:
+        _, settings = read_checkpoint(model.path)
+        inputs = settings.get("inputs", {"": model.input_shape})
+        return {name: tuple(shape) for name, shape in inputs.items()}
+    if model is not None or config.model.model_name in ("agw", "custom_model"):
+        return input_shapes(_backbone(config, model)[0])
+    return {"": config.model.input_shape}
+
+
+def _preprocessing(config: Config, model: Model | None, shape: tuple[int, int, int]) -> Preprocessing:
+    """What the configuration states, else what came with the model; an interrupted training goes on as it began."""
+    if model is None or (config.preprocessing is not None and not _section(config).resume_training):
+        return preprocessing_of(config, shape)
+    return preprocessing_for(config, model)
+
+
+def _check_batch(training: Training, batches: Batches, distribution: Distribution) -> None:
+    """Refuse batches that cannot be drawn, or not be shared by the replicas."""
+    size = (
+        f"training.batch_size {training.batch_size} with images_per_identity {training.images_per_identity}"
+    )
+    wanted, identities = batches.p, len(np.unique(batches.labels))
+    if identities < wanted:
+        raise ConfigError(
+            f"{size} needs {wanted} identities, the training set has {identities}; set batch_size to "
+            f"{identities * training.batch_size // wanted} or less"
+        )
+    batches.check()
+    if batches.by_modality and distribution.is_distributed:
+        raise ConfigError(
+            f"training.distribution: {training.distribution} divides batches of one modality; with sampler cross_modal "
+            "expected none"
+        )
+    if wanted % distribution.replicas:
+        raise ConfigError(
+            f"{size} is {wanted} identities, which {distribution.replicas} replicas (training.distribution: "
+            f"{training.distribution}) cannot share evenly; set batch_size to a multiple of "
+            f"{distribution.replicas * training.images_per_identity}"
+        )
+
+
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
     """Train and return the best embedding model."""
     training = _section(config)
     labels, identities = identity_labels(data.training)
     start = _start(config, training, data, model, len(identities))
     network = start.network
-    preprocessing = preprocessing_of(config, network.input_shape[1:])
+    inputs = input_shapes(network)
+    shape = next(iter(inputs.values()))
+    preprocessing = _preprocessing(config, model, shape)
+    batches = batches_of(config, data, labels, inputs, preprocessing)
     _LOGGER.info(
         "training %s on %d images of %d identities, validating on %d images of %s identities, %d trainable weights",
         network.name, len(data.training), len(identities), len(data.validation),
@@ -118,13 +165,13 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
     if model is not None and training.resume_training:
         start = replace(start, done=_with_best(start.done, model.path, folder))
     distribution = distribution_of(training.distribution)
-    done = _fit(config, start, data, labels, preprocessing, folder, run, distribution)
+    done = _fit(config, start, batches, folder, run, distribution)
     if distribution.is_chief:
         _plot(done, run.folder)
     saved = Model(
         files={"keras": folder / "best_model.keras"},
         precision="float32",
-        input_shape=network.input_shape[1:],
+        input_shape=shape,
         embedding_dim=network.output["embedding"].shape[-1],
         preprocessing=asdict(preprocessing),
         trained_on=trained_on,
@@ -171,10 +218,16 @@ def _start(
             "resume on the same images, or train further without resume_training"
         )
     augmented = keras.saving.load_model(model.path, safe_mode=True)
+    resumed = augmented.get_layer(settings["network"])
+    if _needs_centers(training) and centers_of(resumed) is None:
+        raise ConfigError(
+            f"training.losses has center_loss, but {model.path} was trained without it and holds no centers: resume "
+            "with the losses of before"
+        )
     _LOGGER.info("resuming in epoch %d of %d, batch %d", done.epoch + 1, training.epochs, done.step + 1)
     return _Start(
         _as_before(training, settings["training"]),
-        augmented.get_layer(settings["network"]),
+        resumed,
         done,
         augmented.optimizer,
     )
@@ -208,67 +261,87 @@ def _as_before(training: Training, before: Mapping[str, Any]) -> Training:
             "%s cannot change when a training is resumed: ignored, the original settings are kept",
             " and ".join(f"training.{name}" for name in changed),
         )
-    return Training.model_validate({**now, **{name: before[name] for name in _FIXED_BY_CHECKPOINT}})
+    stated = training.model_dump(mode="json", exclude_unset=True)
+    return Training.model_validate({**stated, **{name: before[name] for name in _FIXED_BY_CHECKPOINT}})
 
 
 def _network(config: Config, training: Training, model: Model | None, num_identities: int) -> keras.Model:
-    if model is not None:
-        backbone = keras.saving.load_model(model.path, compile=False, safe_mode=True)
-        if isinstance(backbone.output, dict):
-            backbone = embedding_model(backbone)
-    else:
-        backbone = build_backbone(config.model)
-    return reid_network(backbone, num_identities, training.bnneck, training.dropout)
+    backbone, copies = _backbone(config, model)
+    if copies:
+        _LOGGER.info("%s starts from %s\n%s", backbone.name, config.model.model_path, copies)
+    if isinstance(backbone.output, dict) and not has_two_stems(backbone):
+        backbone = embedding_model(backbone)
+    return reid_network(backbone, num_identities, training.bnneck, training.dropout, _needs_centers(training))
+
+
+def _backbone(config: Config, model: Model | None) -> tuple[keras.Model, str]:
+    """The zoo's model, that of a file, or the zoo's for two modalities with the weights of a file for one.
+
+    The text says what was copied in the last case, and is empty in the others.
+    """
+    if model is None:
+        return build_backbone(config.model), ""
+    loaded = keras.saving.load_model(model.path, compile=False, safe_mode=True)
+    if config.model.model_name is None:
+        return loaded, ""
+    if has_two_stems(loaded):
+        raise ConfigError(
+            f"model.model_path: {model.path} takes visible and thermal images already; leave model_name out"
+        )
+    backbone = build_backbone(config.model.model_copy(update={"input_shape": model.input_shape}))
+    return backbone, table_of_copies(backbone, start_from_single(backbone, loaded))
+
+
+def _needs_centers(training: Training) -> bool:
+    return any(term.takes("centers") for term in training.terms)
 
 
 def _fit(
-    config: Config,
-    start: _Start,
-    data: Data,
-    labels: np.ndarray,
-    preprocessing: Preprocessing,
-    folder: Path,
-    run: Run,
-    distribution: Distribution,
+    config: Config, start: _Start, batches: Batches, folder: Path, run: Run, distribution: Distribution
 ) -> Progress:
-    training, network = start.training, start.network
+    training, network, data = start.training, start.network, batches.data
     policy = "float32" if training.mixed_precision == "none" else f"mixed_{training.mixed_precision}"
     trained = with_fused_batch_norm(network, policy)
-    p, k = training.batch_size // training.images_per_identity, training.images_per_identity
-    steps = training.steps_per_epoch or steps_per_epoch(len(data.training), p, k)
-    stream = partial(_stream, config, data, labels, preprocessing, training, steps, start.done, run.seed)
-    batches = stream()
-    if config.model.model_name is not None and not config.model.pretrained:
-        start_statistics(trained, next(iter(batches))["images"])
-    losses = losses_of(training)
+    done = start.done.epoch * batches.steps + start.done.step
+    stream = batches.stream(done, run.seed)
+    if config.model.model_path is None and not config.model.pretrained:
+        start_statistics(trained, network_input(trained, next(iter(stream))["images"]))
     with distribution.scope():
+        losses = losses_of(training)
         if distribution.is_distributed:
-            batches = stream(distribution.worker, distribution.workers)
+            stream = batches.stream(done, run.seed, distribution.worker, distribution.workers)
             trained = with_synchronized_batch_norm(trained)
             trained.set_weights(distribution.from_chief(trained.get_weights()))
         optimizer = _optimizer(training)
         if start.optimizer is not None:
             optimizer = _restored(start.optimizer, trained)
         trained.compile(optimizer=optimizer, jit_compile=False)
-        step = make_training_step(trained, optimizer, losses, compiled=not distribution.is_distributed)
+        step = make_training_step(
+            trained, optimizer, losses, not distribution.is_distributed, batches.by_modality
+        )
     if distribution.is_distributed:
         take_whole_gradients(optimizer)
         step = distribution.over_replicas(step)
-    validate = _validator(data, trained, losses, labels, preprocessing)
+    validate = _validator(trained, losses, batches)
+    preprocessing = next(iter(batches.preprocessing.values()))
     settings = {
         "network": network.name,
+        "inputs": input_shapes(network),
         "identities": network.output["logits"].shape[-1],
         "embedding_dim": network.output["embedding"].shape[-1],
         "preprocessing": asdict(preprocessing),
         "training": training.model_dump(mode="json"),
     }
+    logs = run.make(config.general.logs_dir)
+    scheduled = any(term.schedule is not None for term in training.terms)
+    more = [FollowLossSchedules(training.terms, losses)] if scheduled else []
     return fit(
         step=step,
-        batches=batches,
+        batches=stream,
         epochs=training.epochs,
-        steps_per_epoch=steps,
+        steps_per_epoch=batches.steps,
         validate=lambda: distribution.average(validate()),
-        callbacks=make_callbacks(trained, training.callbacks, run.make(config.general.logs_dir)),
+        callbacks=make_callbacks(trained, training.callbacks, logs, more),
         done=start.done,
         save=_saver(network, trained, optimizer, preprocessing, settings, folder)
         if distribution.is_chief
@@ -278,37 +351,6 @@ def _fit(
         seed=run.seed + distribution.worker,
         any_worker=distribution.any_worker,
     )
-
-
-def _stream(
-    config: Config,
-    data: Data,
-    labels: np.ndarray,
-    preprocessing: Preprocessing,
-    training: Training,
-    steps: int,
-    done: Progress,
-    seed: int,
-    part: int = 0,
-    parts: int = 1,
-) -> Any:
-    """All batches that are not done yet, or one of several parts of each.
-
-    The stream has its own epochs, which `training.steps_per_epoch` may cut.
-    """
-    p, k = training.batch_size // training.images_per_identity, training.images_per_identity
-    natural = steps_per_epoch(len(data.training), p, k)
-    first, skipped = divmod(done.epoch * steps + done.step, natural)
-    batches = training_batches(
-        data.training, labels, preprocessing, p, k, seed,
-        epoch=first,
-        epochs=max(1, -(-training.epochs * steps // natural) - first),
-        cache=None if config.dataset.cache == "none" else config.dataset.cache,
-        augment=sequence(config.data_augmentation),
-        part=part,
-        parts=parts,
-    )  # fmt: skip
-    return batches.skip(skipped)
 
 
 def _restored(saved: keras.optimizers.Optimizer, network: keras.Model) -> keras.optimizers.Optimizer:
@@ -336,25 +378,61 @@ def _built(what: str, function: Callable[..., Any], *arguments: Any) -> Any:
         raise ConfigError(f"{what} cannot be made: {error}") from error
 
 
-def _validator(
-    data: Data, network: keras.Model, losses: Any, labels: np.ndarray, preprocessing: Preprocessing
-) -> Callable[[], dict[str, float]]:
+def _validator(network: keras.Model, losses: Any, batches: Batches) -> Callable[[], dict[str, float]]:
+    data, preprocessing = batches.data, next(iter(batches.preprocessing.values()))
     if data.validation_is_retrieval:
-        query, gallery = validation.split_query_gallery(data.validation)
-        embed_images = validation.embedder(network)
+        query, gallery = _searched(data.validation, batches.by_modality)
+        routes = validation.routes_of(network, preprocessing)
 
         def embed(samples: Sequence[Sample]) -> np.ndarray:
-            batches = evaluation_batches(samples, preprocessing, _VALIDATION_BATCH)
-            return np.concatenate([embed_images(images) for images in batches])
+            return validation.embed_samples(routes, samples, _VALIDATION_BATCH)
 
         return lambda: validation.retrieval(embed, query, gallery)
-    step = make_validation_step(network, losses)
-    label_of = {sample.identity: int(label) for sample, label in zip(data.training, labels, strict=True)}
+    label_of = {
+        sample.identity: int(label) for sample, label in zip(data.training, batches.labels, strict=True)
+    }
     known = [sample for sample in data.validation if sample.identity in label_of]
-    known_labels = np.array([label_of[sample.identity] for sample in known], dtype=np.int32)
-    return lambda: validation.classification(
-        step, evaluation_batches(known, preprocessing, _VALIDATION_BATCH), known_labels
+    parts = {"": network}
+    if has_two_stems(network):
+        parts = {name: of_modality(network, name) for name in batches.preprocessing}
+    inputs = [_Part(name, part, make_validation_step(part, losses)) for name, part in parts.items()]
+    return lambda: _classified(inputs, known, label_of, preprocessing)
+
+
+def _searched(samples: Sequence[Sample], by_modality: bool) -> tuple[list[Sample], list[Sample]]:
+    """Query and gallery of validation: thermal images search visible ones where both are trained on together."""
+    thermal = [sample for sample in samples if sample.modality == "thermal"]
+    visible = [sample for sample in samples if sample.modality == "visible"]
+    return (
+        (thermal, visible) if by_modality and thermal and visible else validation.split_query_gallery(samples)
     )
+
+
+class _Part(NamedTuple):
+    """A network as one of its inputs sees it."""
+
+    modality: str
+    network: keras.Model
+    validate: Callable[[Any, Any], Mapping[str, Any]]
+
+
+def _classified(
+    parts: Sequence[_Part],
+    samples: Sequence[Sample],
+    label_of: Mapping[int | str, int],
+    preprocessing: Preprocessing,
+) -> dict[str, float]:
+    """Scalars of validation steps, mean over all images."""
+    sums: dict[str, float] = {}
+    for modality, network, step in parts:
+        own = [sample for sample in samples if modality in ("", sample.modality)]
+        if not own:
+            continue
+        labels = np.array([label_of[sample.identity] for sample in own], dtype=np.int32)
+        images = evaluation_batches(own, preprocessing.of_shape(network.input_shape[1:]), _VALIDATION_BATCH)
+        for name, value in validation.classification(step, images, labels).items():
+            sums[name] = sums.get(name, 0.0) + value * len(own) / len(samples)
+    return sums
 
 
 def _saver(
@@ -370,9 +448,15 @@ def _saver(
     The saved files have Keras's own batch norm and float32 layers, so that any Keras opens them. The augmented
     ones take pixels in [0, 255], keep the training head, and carry the optimizer's state.
     """
-    pixels = keras.Input(preprocessing.input_shape, name="pixels")
-    rescaled = keras.layers.Rescaling(preprocessing.scale, preprocessing.offset, name="rescaling")(pixels)
-    augmented = keras.Model(pixels, network(rescaled), name=f"augmented_{network.name}")
+    pixels, rescaled = {}, {}
+    for name, shape in input_shapes(network).items():
+        prefix = f"{name}_" if name else ""
+        pixels[name] = keras.Input(shape, name=f"{prefix}pixels")
+        own = preprocessing.of_shape(shape)
+        rescaling = keras.layers.Rescaling(own.scale, own.offset, name=f"{prefix}rescaling")
+        rescaled[name] = rescaling(pixels[name])
+    outputs = network(rescaled.get("", rescaled))
+    augmented = keras.Model(pixels.get("", pixels), outputs, name=f"augmented_{network.name}")
     augmented.compile(optimizer=optimizer, jit_compile=False)
     embedding = embedding_model(network)
 

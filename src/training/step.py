@@ -6,58 +6,119 @@ from typing import Any
 import keras
 from keras import ops
 
+from common.config import ConfigError
+from src.losses._centers import moved_centers
+from src.models._head import centers_of
+from src.models._two_stems import MODALITIES, has_two_stems, input_shapes
+from src.registries import LOSSES, logged_loss
+from src.schema import Loss, Training
 from src.training.distribution import mean_over_replicas, whole_batch
 
-Losses = Mapping[str, tuple[float, Callable[[Mapping[str, Any], Any], Any]]]
-"""Name to (weight, function of the network's outputs and the labels)."""
+Losses = Mapping[str, tuple[Any, Callable[[Mapping[str, Any], Any], Any]]]
+"""Name to (weight, function of the network's outputs and the labels); a weight is a number or a scalar variable.
+
+Beside the outputs the function finds `modalities`, integers (N,) that are 0 for visible images, and `centers`."""
 
 
-def losses_of(training: Any) -> Losses:
-    """The losses that `training` asks for: cross-entropy on logits, metric losses on features.
+def losses_of(training: Training) -> Losses:
+    """The losses that `training` asks for, by default cross-entropy on logits and a triplet loss on features.
+
+    The weight of a loss with a schedule is a variable, 0 at first, which `follow_schedules` sets.
 
     Args:
-        training: The configuration's section (`src.schema.Training`).
+        training: The configuration's section.
     """
-    from src.registries import LOSSES
-
-    cross_entropy = LOSSES.get("cross_entropy")
-    smoothing = training.label_smoothing
-    losses: dict[str, Any] = {
-        "cross_entropy": (1.0, lambda outputs, labels: cross_entropy(outputs["logits"], labels, smoothing))
-    }
-    if training.triplet_loss is not None:
-        triplet = LOSSES.get("triplet")
-        arguments = training.triplet_loss.model_dump(exclude={"weight"})
-        losses["triplet"] = (
-            training.triplet_loss.weight,
-            lambda outputs, labels: triplet(outputs["features"], labels, **arguments),
+    return {
+        term.name: (
+            term.weight if term.schedule is None else keras.Variable(0.0, trainable=False),
+            _loss(term),
         )
-    return losses
+        for term in training.terms
+    }
+
+
+def check_losses(training: Training) -> None:
+    """Run every loss once on zeros.
+
+    Raises:
+        ConfigError: an argument has a value that the loss refuses.
+    """
+    rows, labels = ops.zeros((2, 2)), ops.zeros((2,), "int32")
+    given = {"features": rows, "embedding": rows, "logits": rows, "modalities": labels, "centers": rows}
+    for term in training.terms:
+        try:
+            _loss(term)(given, labels)
+        except (TypeError, ValueError) as error:
+            raise ConfigError(f"training.losses: loss '{term.name}' cannot be computed: {error}") from error
+
+
+def _loss(term: Loss) -> Callable[[Mapping[str, Any], Any], Any]:
+    function, wanted = LOSSES.get(term.name), [name for name in ("modalities", "centers") if term.takes(name)]
+
+    def loss(outputs: Mapping[str, Any], labels: Any) -> Any:
+        given = {name: outputs[name] for name in wanted}
+        return function(outputs[term.output], labels, **given, **term.arguments)
+
+    return loss
+
+
+def network_input(network: keras.Model, images: Any) -> Any:
+    """Return images as a network takes them: those of two modalities behind one another where it has one input.
+
+    Args:
+        network: With one input, or one for each modality.
+        images: (N, H, W, C), or {"visible": (N, H, W, C), "thermal": (M, H, W, C)}.
+    """
+    if not isinstance(images, Mapping) or has_two_stems(network):
+        return images
+    return ops.concatenate([images[name] for name in MODALITIES], axis=0)
 
 
 def forward(network: keras.Model, losses: Losses, images: Any, labels: Any, training: bool) -> dict[str, Any]:
-    """Run the network and its losses.
+    """Run the network and its losses; in training, centers then follow the features.
 
     Args:
-        network: Images (N, H, W, C) to a dict with `features`, `embedding`, `logits`.
+        network: Images to a dict with `features`, `embedding`, `logits`.
         losses: What to add up.
-        images: Rescaled images (N, H, W, C); under a strategy, this replica's part of the batch.
-        labels: Integers (N,).
+        images: Rescaled images (N, H, W, C), or those of each modality; under a strategy, this replica's part of the
+            batch.
+        labels: Integers (N,), of visible images, then of thermal ones.
         training: Batch statistics and dropout, or not.
 
     Returns:
-        Scalars of the whole batch: `loss`, one `<name>_loss` each, and `accuracy` of the classifier.
+        Scalars of the whole batch: `loss`, one for each loss (`logged_loss`), and `accuracy` of the classifier.
     """
-    outputs = {name: ops.cast(value, "float32") for name, value in network(images, training=training).items()}
+    outputs = network(network_input(network, images), training=training)
+    outputs = {name: ops.cast(value, "float32") for name, value in outputs.items()}
     outputs, labels = whole_batch(outputs, labels)
-    values = {f"{name}_loss": function(outputs, labels) for name, (_, function) in losses.items()}
-    total = sum(losses[name][0] * values[f"{name}_loss"] for name in losses)
+    given, centers = {**outputs, "modalities": _modalities(images, labels)}, centers_of(network)
+    if centers is not None:
+        given["centers"] = centers.centers
+    values = {logged_loss(name): function(given, labels) for name, (_, function) in losses.items()}
+    total = sum(weight * values[logged_loss(name)] for name, (weight, _) in losses.items())
     correct = ops.equal(ops.argmax(outputs["logits"], axis=-1), ops.cast(labels, "int64"))
+    if centers is not None and training:
+        features = ops.stop_gradient(outputs["features"])
+        centers.centers.assign(moved_centers(centers.centers, features, labels))
     return {"loss": total, **values, "accuracy": ops.mean(ops.cast(correct, "float32"))}
 
 
+def _modalities(images: Any, labels: Any) -> Any:
+    """Number of the modality of each image, (N,)."""
+    if not isinstance(images, Mapping):
+        return ops.zeros_like(labels)
+    counts = [ops.shape(images[name])[0] for name in MODALITIES]
+    return ops.concatenate(
+        [ops.full((count,), number, "int32") for number, count in enumerate(counts)], axis=0
+    )
+
+
 def make_training_step(
-    network: keras.Model, optimizer: keras.optimizers.Optimizer, losses: Losses, compiled: bool = True
+    network: keras.Model,
+    optimizer: keras.optimizers.Optimizer,
+    losses: Losses,
+    compiled: bool = True,
+    by_modality: bool = False,
 ) -> Callable[[Any, Any], dict[str, Any]]:
     """Return `step(images, labels)`, which updates the network once and returns the scalars of `forward`.
 
@@ -69,6 +130,7 @@ def make_training_step(
         losses: What to add up.
         compiled: False runs eagerly, for a strategy that traces it itself, and for tests: tracing a deep network
             takes tens of seconds.
+        by_modality: Whether images are a dict of modalities also where the network has one input.
     """
     import tensorflow as tf
 
@@ -80,12 +142,14 @@ def make_training_step(
             scalars = forward(network, losses, images, labels, training=True)
             total = scalars["loss"] + sum(network.losses, ops.zeros(()))
             scaled = optimizer.scale_loss(total)
-        gradients = tape.gradient(scaled, [v.value for v in variables])
-        optimizer.apply(mean_over_replicas(gradients), variables)
+        gradients = mean_over_replicas(tape.gradient(scaled, [v.value for v in variables]))
+        # No loss need see the classifier.
+        moved = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        optimizer.apply([gradient for gradient, _ in moved], [variable for _, variable in moved])
         scalars["loss"] = total
         return dict(zip(scalars, mean_over_replicas(list(scalars.values())), strict=True))
 
-    return _compile(step, network) if compiled else step
+    return _compile(step, network, by_modality) if compiled else step
 
 
 def make_validation_step(
@@ -100,13 +164,14 @@ def make_validation_step(
 
 
 def _compile(
-    step: Callable[[Any, Any], dict[str, Any]], network: keras.Model
+    step: Callable[[Any, Any], dict[str, Any]], network: keras.Model, by_modality: bool = False
 ) -> Callable[[Any, Any], dict[str, Any]]:
     """Trace once for any batch size (a trace takes up to 40 s), without XLA (several times slower on a CPU)."""
     import tensorflow as tf
 
-    signature = [
-        tf.TensorSpec((None, *network.input_shape[1:]), tf.float32),
-        tf.TensorSpec((None,), tf.int32),
-    ]
-    return tf.function(step, jit_compile=False, input_signature=signature)
+    shapes = input_shapes(network)
+    specs = {name: tf.TensorSpec((None, *shape), tf.float32) for name, shape in shapes.items()}
+    images = specs.get("", specs)
+    if by_modality and "" in specs:
+        images = dict.fromkeys(MODALITIES, specs[""])
+    return tf.function(step, jit_compile=False, input_signature=[images, tf.TensorSpec((None,), tf.int32)])

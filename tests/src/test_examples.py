@@ -34,5 +34,5 @@ def test_an_example_is_valid_and_named_after_its_mode(path, monkeypatch):
     text = path.read_text()
     raw = yaml.safe_load(expand_environment(text))
     config = validate(Config, raw)
-    assert path.name.startswith(config.operation_mode) or path.parent.name == "multi_step"
+    assert path.name.startswith(config.operation_mode) or path.parent.name in ("multi_step", "vireid")
     assert text.startswith("# "), "an example begins with what it is for"

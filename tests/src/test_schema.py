@@ -143,11 +143,12 @@ def test_a_broken_configuration_is_answered_by_its_key(changes, message):
     assert message in str(error.value)
 
 
-def test_a_network_for_two_modalities_is_refused_by_training():
-    with pytest.raises(
-        ConfigError, match="agw takes visible and thermal images together, which training does not"
-    ):
-        validate(Config, _broken({"model.model_name": "agw"}))
+def test_a_network_for_two_modalities_may_start_from_a_file_and_no_other():
+    start = {"model_path": "phase1.keras", "arguments": {"backbone": "plain_cnn"}}
+    config = validate(Config, _broken({"model": {"model_name": "agw", **start}}))
+    assert config.model.model_path is not None
+    with pytest.raises(ConfigError, match="expected exactly one of model_name and model_path, received both"):
+        validate(Config, _broken({"model": {"model_name": "osnet_a025", "model_path": "phase1.keras"}}))
 
 
 def test_the_wrong_kind_of_model_file_is_refused():

@@ -13,6 +13,7 @@ from src.registries import MODELS
 
 DIMENSIONS = {
     "custom_model": 256,
+    "plain_cnn": 192,
     **dict.fromkeys(["osnet_a025", "osnet_a050", "osnet_a075", "osnet_a100"], 512),
     "mobilenetv1_a025": 256,
     "mobilenetv1_a050": 512,
@@ -24,7 +25,7 @@ DIMENSIONS = {
     **dict.fromkeys(["resnet50v2", "resnet50", "resnet101", "resnet50_ibn_a"], 2048),
 }
 TWO_INPUTS = {"agw"}  # see test_agw.py
-SMALLEST = ["custom_model", "mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025", "resnet50v2"]
+SMALLEST = ["custom_model", "plain_cnn", "mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025", "resnet50v2"]
 SHAPE = (64, 32, 3)
 # Weights whose gradient vanishes by construction: a batch norm follows this bias and removes it.
 WITHOUT_GRADIENT = {"fc/bias"}

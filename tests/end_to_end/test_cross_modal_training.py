@@ -1,0 +1,116 @@
+"""Phase 1 on visible images, AGW from it on both modalities, and its evaluation: from the recipes, at a tiny size."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import common.layers  # noqa: F401  registers GeM
+from datasets.synthetic import generate
+
+pytestmark = pytest.mark.slow
+
+SMALL = [
+    "training.epochs=1",
+    "training.steps_per_epoch=3",
+    "training.callbacks={}",
+    "dataset.cache=none",
+    "general.deterministic_ops=True",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("vireid")
+
+
+@pytest.fixture(scope="module")
+def start(program, folder):
+    """Runs a synthetic recipe with overrides; returns its output folder and what it printed."""
+    data = generate("tiny", folder / "data", "sysu_mm01", progress=False)
+
+    def start(recipe, *overrides, name=None):
+        result = program(
+            "--config-name",
+            f"vireid/{recipe}_synthetic.yaml",
+            f"dataset.root_path={data}",
+            *SMALL,
+            *overrides,
+            f"mlflow.uri={folder}/mlruns",
+            *([f"hydra.run.dir={folder}/{name}"] if name else []),
+            MODELS_DIR=str(folder),
+        )
+        assert result.returncode == 0, result.stderr[-3000:]
+        return folder / (name or f"{recipe}_synthetic"), result.stdout + result.stderr
+
+    return start
+
+
+@pytest.fixture(scope="module")
+def phase1(start):
+    return start("phase1", "model.input_shape=(64,32,3)", "training.batch_size=16")
+
+
+@pytest.fixture(scope="module")
+def phase2(start, phase1):
+    return start("phase2_agw", "training.batch_size=16", "training.epochs=2")
+
+
+def metrics(folder):
+    return json.loads((folder / "evaluation/metrics.json").read_text())["metrics"]
+
+
+def weights(folder):
+    return keras.saving.load_model(
+        folder / "saved_models/last_augmented_model.keras", compile=False
+    ).get_weights()
+
+
+def test_phase_1_sees_visible_images_only_and_is_tested_on_both(phase1):
+    folder, printed = phase1
+    assert "training plain_cnn on 64 images of 8 identities" in printed  # two of three cameras are visible
+    rows = (folder / "logs/metrics/train_metrics.csv").read_text().splitlines()
+    logged = set(rows[0].split(","))
+    assert {"cross_entropy_loss", "triplet_loss", "center_loss", "val_mAP"} <= logged
+    assert metrics(folder)
+
+
+def test_phase_2_starts_from_it_and_is_tested_across_modalities(phase2):
+    folder, printed = phase2
+    assert "into both stems: conv1 ... conv1_bn" in printed and "into the trunk: conv2 ... bnneck" in printed
+    assert {"weighted_regularized_triplet_loss"} <= set(
+        (folder / "logs/metrics/train_metrics.csv").read_text().splitlines()[0].split(",")
+    )
+    model = keras.saving.load_model(folder / "saved_models/best_model.keras", compile=False)
+    assert set(model.input) == set(model.output) == {"visible", "thermal"}
+    assert any(name.startswith("float32/keras") for name in metrics(folder))
+
+
+def test_a_resumed_training_of_two_modalities_is_the_same_bit_for_bit(start, phase2):
+    before, _ = start("phase2_agw", "training.batch_size=16", name="first_half")
+    after, printed = start(
+        "phase2_agw",
+        f"model.model_path={before}/saved_models/last_augmented_model.keras",
+        "training.resume_training=True",
+        "training.batch_size=16",
+        "training.epochs=2",
+        name="second_half",
+    )
+    assert "resuming in epoch 2 of 2" in printed
+    for whole, halves in zip(weights(phase2[0]), weights(after), strict=True):
+        np.testing.assert_array_equal(whole, halves)
+
+
+def test_channel_augmentation_shows_visible_images_twice(start, phase1):
+    folder, _ = start(
+        "phase2_agw_caj", "training.batch_size=24", "model.arguments={backbone: plain_cnn, thermal_channels: 1}",
+        "data_augmentation_thermal={}", "dataset.validation_split_by=image", "operation_mode=training",
+    )  # fmt: skip
+    assert (folder / "saved_models/best_model.keras").stat().st_size > 0
+
+
+def test_one_stem_is_trained_on_both_modalities(start, phase1):
+    folder, printed = start("phase2_single_stem", "training.batch_size=16", "training.frozen_layers=(0:2)")
+    assert "96 images of 8 identities" in printed
+    assert metrics(folder)
