@@ -26,6 +26,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     ValidationError,
+    WithJsonSchema,
     model_serializer,
     model_validator,
 )
@@ -88,12 +89,32 @@ def parse_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list | tuple) else value
 
 
+def parse_number_or_numbers(value: Any) -> float | tuple[float, ...]:
+    """Read a number, or a list of numbers as a tuple.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    is_list = isinstance(value, list | tuple)
+    numbers = [parse_number(item) for item in (value if is_list else [value])]
+    if not numbers or any(isinstance(n, bool) or not isinstance(n, int | float) for n in numbers):
+        raise ValueError(f"should be a valid number, or a list of one for each channel (received {value!r})")
+    return tuple(map(float, numbers)) if is_list else float(numbers[0])
+
+
 def _parse_path(value: Any) -> Any:
     return Path(value).expanduser() if isinstance(value, str) else value
 
 
 Number = Annotated[float, BeforeValidator(parse_number)]
 """A float that may be written `1/127.5`."""
+
+NumberOrNumbers = Annotated[
+    float | tuple[float, ...],
+    BeforeValidator(parse_number_or_numbers),
+    WithJsonSchema({"anyOf": [{"type": "number"}, {"type": "array", "items": {"type": "number"}}]}),
+]
+"""A number, or a list of one for each channel; each may be written `1/127.5`."""
 
 Shape = Annotated[tuple[int, int, int], BeforeValidator(parse_tuple)]
 """Height, width, channels; may be written `(256, 128, 3)`."""

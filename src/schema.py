@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from common.config import Component, FilePath, Number, Shape, Strict
+from common.config import Component, FilePath, Number, NumberOrNumbers, Shape, Strict
 from common.indices import parse_indices
 from common.registry import check_arguments
 from src.registries import (
@@ -294,10 +294,10 @@ class Dataset(Strict):
 class Rescaling(Strict):
     """Pixel values in [0, 255] become `scale * pixel + offset`."""
 
-    scale: Number = 1 / 127.5
-    """Factor; may be written 1/127.5."""
-    offset: Number = -1.0
-    """Added after the factor."""
+    scale: NumberOrNumbers = 1 / 127.5
+    """Factor, for all channels or a list of one each; may be written 1/127.5."""
+    offset: NumberOrNumbers = -1.0
+    """Added after the factor, likewise."""
 
 
 class Resizing(Strict):

@@ -13,8 +13,8 @@ _EXPONENTS = (1.0, 10.0)  # the mean, and nearly the maximum
 class GeM(keras.layers.Layer):
     """Pool a map by its generalized mean, (mean(x^p))^(1/p): the mean for p = 1, towards the maximum for large p.
 
-    Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, 2019. Values below 1e-6 count as 1e-6.
-    Computed in float32, relative to each channel's maximum: x^3 of a trained network overflows the float16 of an NPU.
+    Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, 2019. Values below `smallest` count
+    as that. Computed in float32, relative to each channel's maximum: x^3 of a trained network overflows float16.
 
     Input: `(N, H, W, C)`, after a ReLU. Output: `(N, C)`, or `(N, 1, 1, C)` with `keepdims`.
 
@@ -22,16 +22,24 @@ class GeM(keras.layers.Layer):
         p: Exponent, 1 to 10.
         learned: Whether p is a weight, which training may move within [1, 10].
         keepdims: Whether the output stays a map.
+        smallest: What a channel that is 0 everywhere pools to.
 
     Raises:
         ValueError: `p` is out of range.
     """
 
-    def __init__(self, p: float = 3.0, learned: bool = False, keepdims: bool = False, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        p: float = 3.0,
+        learned: bool = False,
+        keepdims: bool = False,
+        smallest: float = SMALLEST,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         if not _EXPONENTS[0] <= p <= _EXPONENTS[1]:
             raise ValueError(f"GeM: p must be from 1 to 10, received {p}")
-        self.initial_p, self.learned, self.keepdims = p, learned, keepdims
+        self.initial_p, self.learned, self.keepdims, self.smallest = p, learned, keepdims, smallest
         self.p: Any = p
 
     def build(self, input_shape: Any) -> None:
@@ -42,7 +50,7 @@ class GeM(keras.layers.Layer):
 
     def call(self, inputs: Any) -> Any:
         """Pool; the result has the type of the input."""
-        return generalized_mean(inputs, self.p, self.keepdims)
+        return generalized_mean(inputs, self.p, self.keepdims, self.smallest)
 
     def compute_output_shape(self, input_shape: Any) -> Any:
         """`(N, C)`, or `(N, 1, 1, C)`."""
@@ -56,12 +64,13 @@ class GeM(keras.layers.Layer):
             "p": self.initial_p,
             "learned": self.learned,
             "keepdims": self.keepdims,
+            "smallest": self.smallest,
         }
 
 
-def generalized_mean(maps: Any, p: Any, keepdims: bool) -> Any:
+def generalized_mean(maps: Any, p: Any, keepdims: bool, smallest: float) -> Any:
     """What `GeM` computes: (N, H, W, C) to (N, C); p is a number or a scalar tensor."""
-    values = ops.maximum(ops.cast(maps, "float32"), SMALLEST)
+    values = ops.maximum(ops.cast(maps, "float32"), smallest)
     # The result does not depend on the scale that is divided and multiplied by: it needs no gradient.
     largest = ops.stop_gradient(ops.max(values, axis=(1, 2), keepdims=True))
     exponent = ops.clip(ops.cast(p, "float32"), *_EXPONENTS)

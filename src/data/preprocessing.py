@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from common.config import ConfigError
 
 Interpolation = Literal[
@@ -20,20 +22,20 @@ class Preprocessing:
 
     Attributes:
         input_shape: Height, width, channels of the network's input.
-        scale: Factor on pixels in [0, 255].
-        offset: Added after the factor.
+        scale: Factor on pixels in [0, 255]: one number, or one for each channel.
+        offset: Added after the factor, likewise.
         interpolation: Method of `tf.image.resize`, without anti-aliasing (`area` averages).
         aspect_ratio: `fit` distorts, `crop` keeps the ratio and takes the centre, `padding` keeps it and adds
             black.
         color_mode: What files are decoded to, whatever their own number of channels.
 
     Raises:
-        ConfigError: an unknown choice, or channels that the colour mode does not have.
+        ConfigError: an unknown choice, or a number of channels that the colour mode, scale or offset do not have.
     """
 
     input_shape: tuple[int, int, int]
-    scale: float = 1 / 127.5
-    offset: float = -1.0
+    scale: float | tuple[float, ...] = 1 / 127.5
+    offset: float | tuple[float, ...] = -1.0
     interpolation: Interpolation = "bilinear"
     aspect_ratio: AspectRatio = "fit"
     color_mode: ColorMode = "rgb"
@@ -55,6 +57,16 @@ class Preprocessing:
                 f"color_mode '{self.color_mode}' has {channels} channel(s), "
                 f"input_shape {self.input_shape} asks for {self.input_shape[2]}: change one of them"
             )
+        for name in ("scale", "offset"):
+            values = getattr(self, name)
+            if not isinstance(values, list | tuple):
+                continue
+            if len(values) != channels:
+                raise ConfigError(
+                    f"preprocessing.rescaling.{name}: expected one number, or one for each of {channels} channel(s), "
+                    f"received {list(values)}"
+                )
+            object.__setattr__(self, name, tuple(values))  # a manifest in JSON brings a list
 
     @property
     def size(self) -> tuple[int, int]:
@@ -62,14 +74,22 @@ class Preprocessing:
         return self.input_shape[:2]
 
     def of_shape(self, input_shape: tuple[int, int, int]) -> "Preprocessing":
-        """The same for an input of another shape, such as one channel; the channels decide the colour mode."""
+        """The same for an input of another shape, such as one channel; the channels decide the colour mode.
+
+        Scale and offset of each channel become their means where the number of channels differs.
+        """
         if input_shape[2] == self.input_shape[2]:
             return replace(self, input_shape=input_shape)
         mode: Any = next(
             (m for m, channels in CHANNELS.items() if channels == input_shape[2]), self.color_mode
         )
-        return replace(self, input_shape=input_shape, color_mode=mode)
+        scale, offset = (float(np.mean(v)) if isinstance(v, tuple) else v for v in (self.scale, self.offset))
+        return replace(self, input_shape=input_shape, color_mode=mode, scale=scale, offset=offset)
 
     def rescale(self, pixels: Any) -> Any:
         """Return `pixels * scale + offset`, of float arrays or tensors in [0, 255]."""
-        return pixels * self.scale + self.offset
+        scale, offset = (
+            np.asarray(value, np.float32) if isinstance(value, tuple) else value
+            for value in (self.scale, self.offset)
+        )
+        return pixels * scale + offset

@@ -21,6 +21,9 @@ class _Places(NamedTuple):
     """Arguments of layers that differ, such as a last stride of 1."""
 
 
+_SMALLEST = 1e-4  # the published code adds 1e-12 to the mean of cubes
+
+
 def _of_resnet(depth: int) -> _Places:
     blocks = ("layer2_3", "layer2_4", *(f"layer3_{number}" for number in range(depth - 2, depth + 1)))
     return _Places("maxpool", "features", tuple(f"{block}_out" for block in blocks))
@@ -102,7 +105,7 @@ def _changed(places: _Places, kind: NonLocal, learned_gem: bool) -> Any:
 
     def call(layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if layer.name == places.pool:
-            return GeM(learned=learned_gem, name=layer.name)(*args)
+            return GeM(learned=learned_gem, smallest=_SMALLEST, name=layer.name)(*args)
         output = copy(layer, args, kwargs)
         if layer.name not in places.non_local:
             return output

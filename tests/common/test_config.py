@@ -9,6 +9,7 @@ from common.config import (
     Component,
     ConfigError,
     Number,
+    NumberOrNumbers,
     Shape,
     Strict,
     parse_number,
@@ -29,6 +30,7 @@ class _Outer(Strict):
     inner: _Inner = _Inner()
     shape: Shape = (1, 2, 3)
     scale: Number = 1.0
+    offset: NumberOrNumbers = 0.0
     optimizer: Component | None = None
 
 
@@ -45,6 +47,25 @@ def test_what_is_not_a_number_stays_text_and_is_refused(text):
     assert parse_number(text) == text
     with pytest.raises(ConfigError, match="scale: should be a valid number"):
         validate(_Outer, {"scale": text})
+
+
+@pytest.mark.parametrize(
+    ("spelling", "numbers"), [("1/4", 0.25), (2, 2.0), ([1, "1/4", 0.5], (1.0, 0.25, 0.5)), ((3,), (3.0,))]
+)
+def test_a_number_or_one_for_each_channel(spelling, numbers):
+    found = validate(_Outer, {"offset": spelling})
+    assert found.offset == numbers
+    assert found.model_dump(mode="json")["offset"] == (
+        list(numbers) if isinstance(numbers, tuple) else numbers
+    )
+
+
+@pytest.mark.parametrize("spelling", ["x", [1, "x"], [], True, {"r": 1}, [[1], [2]]])
+def test_other_numbers_for_channels_are_refused(spelling):
+    with pytest.raises(
+        ConfigError, match="offset: should be a valid number, or a list of one for each channel"
+    ):
+        validate(_Outer, {"offset": spelling})
 
 
 @pytest.mark.parametrize("spelling", ["(256, 128, 3)", "[256, 128, 3]", [256, 128, 3], (256, 128, 3)])

@@ -122,6 +122,7 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
         ({"dataset.dataset_name": "Market1502"}, "dataset.dataset_name: unknown dataset 'Market1502', did you mean 'market1501'"),
         ({"dataset.prediction_query_path": "p"}, "prediction_query_path and prediction_gallery_path go together"),
         ({"preprocessing.rescaling.scale": "1/0"}, "preprocessing.rescaling.scale: should be a valid number"),
+        ({"preprocessing.rescaling.offset": [1, "x"]}, "preprocessing.rescaling.offset: should be a valid number, or a list of one for each channel (received [1, 'x'])"),
         ({"preprocessing.resizing.interpolation": "cubic"}, "preprocessing.resizing.interpolation: unknown value 'cubic', did you mean 'bicubic'?"),
         ({"training.callbacks": {"TensorBoard": {}}}, "callback 'TensorBoard' is built in and cannot be redefined"),
         ({"training.callbacks": {"LRCosineDecay": {"inital_lr": 1}}}, "has no argument 'inital_lr', did you mean 'initial_lr'?"),

@@ -57,6 +57,20 @@ std::string value_of(const std::string& json, const std::string& key) {
   return json.substr(start, json.find_first_of(",}\n", start) - start);
 }
 
+// The same of a key that holds one number, or a list of one for each channel.
+std::vector<float> numbers_of(const std::string& json, const std::string& key, size_t channels) {
+  const auto at = json.find('"' + key + "\":");
+  if (at == std::string::npos) throw std::runtime_error("the package does not state \"" + key + '"');
+  const auto start = json.find_first_not_of(" \n", at + key.size() + 3);
+  if (json[start] != '[') return std::vector<float>(channels, std::stof(value_of(json, key)));
+  std::vector<float> numbers;
+  for (auto next = start; json.at(next) != ']'; next = json.find_first_of(",]", next + 1)) {
+    numbers.push_back(std::stof(json.substr(next + 1)));
+  }
+  if (numbers.size() != channels) throw std::runtime_error('"' + key + "\" needs a number for each channel");
+  return numbers;
+}
+
 struct Image {
   int height, width, channels;
   std::vector<uint8_t> pixels;  // rows, columns, channels
@@ -199,15 +213,15 @@ Image fit(const Image& image, int height, int width, const std::string& aspect_r
 // float32 (height, width, channels), or (channels, height, width) where the layout says so.
 std::vector<float> preprocess(const Image& photo, const std::string& json) {
   const int height = std::stoi(value_of(json, "height")), width = std::stoi(value_of(json, "width"));
-  const float scale = std::stof(value_of(json, "scale")), offset = std::stof(value_of(json, "offset"));
   const Image image = fit(with_channels(photo, value_of(json, "color_order")), height, width,
                           value_of(json, "aspect_ratio"), value_of(json, "interpolation"));
   const bool channels_first = value_of(json, "layout") == "NCHW";
   const size_t area = size_t{1} * height * width, channels = image.channels;
+  const auto scale = numbers_of(json, "scale", channels), offset = numbers_of(json, "offset", channels);
   std::vector<float> values(image.pixels.size());
   for (size_t i = 0; i < values.size(); ++i) {
     const size_t target = channels_first ? (i % channels) * area + i / channels : i;
-    values[target] = image.pixels[i] * scale + offset;
+    values[target] = image.pixels[i] * scale[i % channels] + offset[i % channels];
   }
   return values;
 }

@@ -13,15 +13,23 @@ def maps(scale=1.0, seed=0):
     return (scale * np.random.default_rng(seed).gamma(0.5, 1.0, (3, 6, 4, 5))).astype("float32")
 
 
-def reference(values, p):
+def reference(values, p, smallest=1e-6):
     """The definition, in float64."""
-    return np.mean(np.maximum(values.astype("float64"), 1e-6) ** p, axis=(1, 2)) ** (1 / p)
+    return np.mean(np.maximum(values.astype("float64"), smallest) ** p, axis=(1, 2)) ** (1 / p)
 
 
 @pytest.mark.parametrize("p", [1.0, 3.0, 6.5, 10.0])
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e6, 1e15])
 def test_reference_at_any_scale(p, scale):
     np.testing.assert_allclose(GeM(p)(maps(scale)), reference(maps(scale), p), rtol=1e-5)
+
+
+def test_a_channel_that_is_dead_pools_to_the_smallest_value():
+    """For p = 3, 1e-4 is AGW's pool, which adds 1e-12 to the mean of cubes."""
+    values = maps() * [1.0, 1e-2, 1e-3, 1e-5, 0.0]
+    expected = ((values**3).mean((1, 2)) + 1e-12) ** (1 / 3)
+    np.testing.assert_allclose(GeM(smallest=1e-4)(values), expected, atol=2e-5)
+    assert np.allclose(GeM()(values)[:, 4], 1e-6) and np.allclose(GeM(smallest=1e-4)(values)[:, 4], 1e-4)
 
 
 def test_it_lies_between_the_mean_and_the_maximum():
@@ -85,7 +93,7 @@ def test_an_exponent_out_of_range_is_refused(p):
 @pytest.mark.parametrize("keepdims", [True, False])
 def test_copies_files_and_twins_compute_the_same(learned, keepdims, tmp_path):
     images = keras.Input((6, 4, 5))
-    x = GeM(4.0, learned=learned, keepdims=keepdims, name="gem")(images)
+    x = GeM(4.0, learned=learned, keepdims=keepdims, smallest=0.5, name="gem")(images)
     model = keras.Model(images, keras.layers.BatchNormalization(name="bnneck")(x))
     if learned:
         model.get_layer("gem").p.assign(2.5)
@@ -93,7 +101,7 @@ def test_copies_files_and_twins_compute_the_same(learned, keepdims, tmp_path):
     assert expected.shape == ((3, 1, 1, 5) if keepdims else (3, 5))
     np.testing.assert_allclose(
         expected,
-        np.reshape(reference(maps(), 2.5 if learned else 4), expected.shape) / np.sqrt(1.001),
+        np.reshape(reference(maps(), 2.5 if learned else 4, 0.5), expected.shape) / np.sqrt(1.001),
         rtol=1e-5,
     )
     model.save(tmp_path / "model.keras")

@@ -168,7 +168,7 @@ def test_preprocessing_and_roles_are_data(package):
 @pytest.mark.parametrize("name", ["package.json", "preprocessing.json"])
 def test_a_key_that_the_cpp_runner_reads_occurs_once(package, name):
     text = (package / name).read_text()
-    keys = set(re.findall(r'value_of\(\w+, (?:npu \? )?"(\w+)"', (RUNNERS / "runner.cpp").read_text()))
+    keys = set(re.findall(r'\w_of\(\w+, (?:npu \? )?"(\w+)"', (RUNNERS / "runner.cpp").read_text()))
     keys |= {"onnx", "qnn_context"}
     assert {"output", "soc_model", "scale", "interpolation"} <= keys
     assert all(text.count(f'"{key}":') <= 1 for key in keys)
@@ -563,13 +563,14 @@ def test_the_python_runner_prepares_images_as_training_did(runner, tmp_path, int
         assert gap.max() <= 1 and (gap > 0).mean() < 0.02
 
 
-@pytest.mark.parametrize(("mode", "color", "channels"), [("grayscale", "GRAY", 1), ("rgba", "RGBA", 4)])
-def test_the_python_runner_knows_other_colours_and_the_other_layout(runner, tmp_path, mode, color, channels):
-    photo = _photo(tmp_path / "photo.png")
-    expected = load_images(
-        [Sample(photo, "p", 0)], Preprocessing((64, 32, channels), 0.5, 3.0, color_mode=mode)
-    )[0]
-    to = _as_data("bilinear", "fit", color, "NCHW", channels) | {"scale": 0.5, "offset": 3.0}
+@pytest.mark.parametrize(
+    ("mode", "color", "scale"), [("grayscale", "GRAY", [0.5]), ("rgba", "RGBA", [0.5, 0.25, 0.125, 0.5])]
+)
+def test_the_python_runner_knows_other_colours_and_the_other_layout(runner, tmp_path, mode, color, scale):
+    photo, channels = _photo(tmp_path / "photo.png"), len(scale)
+    preprocessing = Preprocessing((64, 32, channels), tuple(scale), 3.0, color_mode=mode)
+    expected = load_images([Sample(photo, "p", 0)], preprocessing)[0]
+    to = _as_data("bilinear", "fit", color, "NCHW", channels) | {"scale": scale, "offset": 3.0}
     with Image.open(photo) as image:
         found = runner["preprocess"](image, to)
     assert found.shape == (channels, 64, 32)
@@ -618,7 +619,7 @@ def test_the_cpp_runner_gives_the_embedding_of_the_python_runner(cpp_runner, pac
     Image.open(photo).save(tmp_path / "photo.ppm")
     for interpolation in INTERPOLATIONS:
         for aspect_ratio in ("fit", "crop", "padding"):
-            to = _as_data(interpolation, aspect_ratio) | {"scale": 1 / 127.5, "offset": -1.0}
+            to = _as_data(interpolation, aspect_ratio) | {"scale": [1 / 127.5, 0.01, 0.02], "offset": -1.0}
             (copy / "preprocessing.json").write_text(json.dumps({"inputs": [to]}, indent=2))
             with Image.open(photo) as image:
                 pixels = runner["preprocess"](image, to)
