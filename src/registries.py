@@ -17,6 +17,7 @@ AUGMENTATIONS = Registry("augmentation", "src.augmentation")
 BASELINES = Registry("baseline", "src.metrics.baselines")
 PROTOCOLS = Registry("protocol", "src.metrics.protocols")
 RERANKING = Registry("re-ranking", "src.metrics.reranking")
+CLUSTERING = Registry("clustering", "src.adaptation.clustering")
 SCHEDULES = Registry("learning-rate schedule", "common.schedules")
 
 BUILT_IN_CALLBACKS = ("ModelCheckpoint", "TensorBoard", "CSVLogger")

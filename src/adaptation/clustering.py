@@ -15,6 +15,7 @@ from src.adaptation._labels import by_size, without_small
 from src.adaptation._map_equation import modules
 from src.adaptation.eps_from_pairs import eps_from_pairs
 
+_BELOW_1 = float(np.nextafter(np.float32(1), np.float32(0)))
 _LINKED_AT_ONCE = 20_000  # points: 3.2 GB of distances
 
 
@@ -51,7 +52,9 @@ def hdbscan(
     if images is not None:
         alone = np.flatnonzero((labels < 0) & (images >= min_cluster_size))
         labels[alone] = labels.max() + 1 + np.arange(len(alone))
-    return by_size(labels, images)
+    # Points that only a distance of 1 connects with a cluster are counted to it, too.
+    parts, part = connected_components(_up_to(distances, _BELOW_1), directed=False)
+    return without_small(np.where(labels < 0, -1, labels * parts + part), images, min_cluster_size)
 
 
 def agglomerative(
@@ -107,8 +110,8 @@ def _check(name: str, eps: float, min_samples: int) -> None:
 
 def _up_to(distances: scipy.sparse.csr_array, limit: float) -> scipy.sparse.csr_array:
     """Return the distances up to a limit; zeros stay stored."""
-    kept = distances.data <= limit
-    indptr = np.concatenate([[0], np.cumsum(kept)])[distances.indptr].astype(distances.indptr.dtype)
+    kept = np.flatnonzero(distances.data <= limit)
+    indptr = np.searchsorted(kept, distances.indptr).astype(distances.indptr.dtype)
     return scipy.sparse.csr_array((distances.data[kept], distances.indices[kept], indptr), distances.shape)
 
 

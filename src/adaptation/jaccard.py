@@ -45,8 +45,9 @@ def jaccard_distance(features: np.ndarray, k1: int = 30, k2: int = 6) -> scipy.s
         encoding.data /= k2
     encoding.sort_indices()
     below = _similarities(encoding).T.tocsr()
-    distances = below + below.T.tocsr() + scipy.sparse.eye_array(n, dtype=np.float32, format="csr")
-    np.subtract(1, np.minimum(distances.data, 1), out=distances.data)
+    distances = below + below.T.tocsr()  # the diagonal twice
+    np.minimum(distances.data, 1, out=distances.data)
+    np.subtract(1, distances.data, out=distances.data)
     return distances
 
 
@@ -81,24 +82,24 @@ def _encoding(points: np.ndarray, pattern: scipy.sparse.csr_array) -> scipy.spar
 
 
 def _similarities(encoding: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """Return (sum of minima) / (sum of maxima) of rows that sum to 1, above the diagonal: (N, N).
+    """Return (sum of minima) / (sum of maxima) of rows that sum to 1, on and above the diagonal: (N, N).
 
-    Two rows are compared where they share a column: each entry of a row meets those below it in its column.
+    Two rows are compared where they share a column: each entry of a row meets itself and those below in its column.
     """
     n = encoding.shape[0]
     starts, columns, weights = encoding.indptr, encoding.indices, encoding.data
     by_column = scipy.sparse.csr_array((np.arange(encoding.nnz), columns, starts), encoding.shape).tocsc()
     holders, held = by_column.indices, weights[by_column.data]
-    below = np.empty(encoding.nnz, np.int64)  # of each entry of a row, where its column goes on
-    below[by_column.data] = np.arange(1, encoding.nnz + 1)
-    meetings = by_column.indptr[1:][columns] - below
+    place = np.empty(encoding.nnz, np.int64)  # of each entry of a row, in its column
+    place[by_column.data] = np.arange(encoding.nnz)
+    meetings = by_column.indptr[1:][columns] - place
     before = np.concatenate([[0], np.cumsum(meetings)])  # meetings of the entries above
     identity = scipy.sparse.eye_array(n, dtype=np.float32, format="csr")
 
     def compare(first: int, end: int) -> scipy.sparse.csr_array:
         entries, row_starts = slice(starts[first], starts[end]), before[starts[first : end + 1]]
         times = meetings[entries]
-        cells = np.arange(row_starts[0], row_starts[-1]) + np.repeat(below[entries] - before[entries], times)
+        cells = np.arange(row_starts[0], row_starts[-1]) + np.repeat(place[entries] - before[entries], times)
         minima = np.minimum(held[cells], np.repeat(weights[entries], times))
         indptr = (row_starts - row_starts[0]).astype(holders.dtype)
         terms = scipy.sparse.csr_array((minima, holders[cells], indptr), (end - first, n))
