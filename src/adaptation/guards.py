@@ -1,0 +1,89 @@
+"""What stops a round of adaptation before it spoils the model."""
+
+from collections import Counter
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+
+class NothingToLearnError(ValueError):
+    """Pseudo labels from which nothing can be learned; the message says what to change. The model is as it was."""
+
+
+def check_images(modalities: Sequence[str], expected: Collection[str], least: int) -> None:
+    """Check that there are images to cluster.
+
+    Args:
+        modalities: `visible` or `thermal`, of each image.
+        expected: Modalities that the model takes.
+        least: Images of each that clustering needs: k1 of `jaccard_distance`.
+
+    Raises:
+        NothingToLearnError: there are no images, or fewer than that of one modality.
+    """
+    counts = Counter(modalities)
+    if not counts:
+        raise NothingToLearnError(
+            "there is nothing to cluster: the target has no images; check its root_path"
+        )
+    found = ", ".join(f"{counts[name]} {name}" for name in sorted({*counts, *expected}))
+    for name in expected:
+        if not counts[name]:
+            raise NothingToLearnError(
+                f"the model expects {' and '.join(expected)} images, and the target has {found}: add the {name} ones, "
+                "or adapt a model of one modality"
+            )
+        if counts[name] < least:
+            raise NothingToLearnError(
+                f"the target has {found} images, and clustering needs {least} of each modality: add images, or lower k1"
+            )
+
+
+def check_features(features: np.ndarray, what: str = "images") -> None:
+    """Check that the network tells images apart at all.
+
+    Args:
+        features: (N, D).
+        what: What they are of, for the message.
+
+    Raises:
+        NothingToLearnError: features are not finite, or all point into one direction (a network that has collapsed).
+    """
+    features = np.asarray(features)
+    broken = int(np.count_nonzero(~np.isfinite(features).all(axis=1)))
+    if broken:
+        raise NothingToLearnError(
+            f"the features of {broken} of {len(features)} {what} hold NaN or infinity: start from a model that "
+            "evaluation accepts, or lower the learning rate"
+        )
+    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
+    if len(unit) > 1 and np.square(unit - unit[0]).sum(axis=1).max() < 1e-6:
+        raise NothingToLearnError(
+            f"the network gives all {len(features)} {what} the same feature: it has collapsed; start from a trained "
+            "model, or lower the learning rate"
+        )
+
+
+def check_clusters(labels: np.ndarray, method: str, what: str = "images") -> None:
+    """Check that clusters can be learned from.
+
+    Args:
+        labels: Cluster of each image (N,), -1 is noise.
+        method: How they were found, for the message, such as `dbscan with eps 0.6`.
+        what: What they are of, for the message, such as `thermal images`.
+
+    Raises:
+        NothingToLearnError: all images are noise, or all that are not are in one cluster.
+    """
+    labels = np.asarray(labels)
+    clusters, noise = len(np.unique(labels[labels >= 0])), int(np.count_nonzero(labels < 0))
+    if not clusters:
+        raise NothingToLearnError(
+            f"{method} took all {len(labels)} {what} for noise: raise its eps or threshold, lower the number of images "
+            "that make a cluster, or train longer on the source"
+        )
+    if clusters == 1:
+        raise NothingToLearnError(
+            f"{method} put {len(labels) - noise} of {len(labels)} {what} into one cluster, so there is nobody to tell "
+            "them from: lower its eps or threshold, or train longer on the source"
+        )
