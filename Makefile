@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint bench docs lock clean experiments-quantization
+.PHONY: demo test lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal
 
 demo: $(VENV)/.product
 	$(BIN)/python stm32ai_main.py --config-name chain_tqeb_config.yaml
@@ -21,8 +21,14 @@ lint: $(VENV)/.development
 bench: $(VENV)/.development
 	@for script in tests/benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python -m "$$(echo $${script%.py} | tr / .)" || failed=1; done; exit $${failed:-0}
 
+experiments-cross-modal: $(VENV)/.product
+	$(BIN)/python -m src.tools.cross_modal_experiment
+
 experiments-quantization: $(VENV)/.product
 	$(BIN)/python -m src.tools.quantization_experiment
+
+quantization-parity: $(VENV)/.product
+	$(BIN)/python -m src.tools.quantization_parity
 
 docs: $(VENV)/.development
 	$(BIN)/python -m src.tools.make_docs

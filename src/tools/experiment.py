@@ -30,6 +30,8 @@ from common.run import progress
 
 _PROJECT = Path(__file__).parents[2]
 _BEST = "saved_models/best_model.keras"
+SHARED = "shared"
+"""Name of the steps that all arms share, in place of an arm's."""
 
 
 class Step(Strict):
@@ -96,7 +98,7 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
         def chain(name: str, steps: Sequence[Step], seed: int, shared: Path | None) -> Path | None:
             previous = shared
             for number, step in enumerate(steps, 1):
-                target = folder / _file_name(name) / f"seed_{seed}" / f"step_{number}"
+                target = step_folder(folder, name, seed, number)
                 overrides = [*experiment.overrides, *step.overrides, f"general.global_seed={seed}"]
                 run_step(step.config, overrides, target, {"previous": previous, "shared": shared}, threads)
                 previous = target / _BEST
@@ -105,7 +107,7 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
 
         # The starts are queued first, so an arm that waits for its start never holds the place that the start needs.
         starts = {
-            seed: pool.submit(chain, "shared", experiment.shared, seed, None) for seed in experiment.seeds
+            seed: pool.submit(chain, SHARED, experiment.shared, seed, None) for seed in experiment.seeds
         }
         work = [(arm, seed) for seed in experiment.seeds for arm in experiment.arms]
         list(
@@ -166,12 +168,17 @@ def run_step(
     unfinished.rename(target)
 
 
+def step_folder(folder: Path, arm: str, seed: int, number: int) -> Path:
+    """Folder of a step, from 1, of an arm or of `SHARED`."""
+    return folder / _file_name(arm) / f"seed_{seed}" / f"step_{number}"
+
+
 def _file_name(arm: str) -> str:
     return re.sub(r"\W+", "_", arm).strip("_")
 
 
 def _value(folder: Path, arm: str, last_step: int, seed: int, key: str) -> float:
-    path = folder / _file_name(arm) / f"seed_{seed}" / f"step_{last_step}" / "evaluation/metrics.json"
+    path = step_folder(folder, arm, seed, last_step) / "evaluation/metrics.json"
     metrics = json.loads(path.read_text())["metrics"]
     if key not in metrics:
         raise ConfigError(f"metrics: {path} has no '{key}', it has {', '.join(metrics)}")

@@ -239,16 +239,16 @@ def verdicts(results: Mapping[str, Sequence[Values]]) -> list[str]:
     return [f"- {'yes' if passed else '**no**'}: {text}" for passed, text in rows]
 
 
-def put_between_markers(page: Path, text: str) -> None:
-    """Replace what stands between the two markers of a page.
+def put_between_markers(page: Path, text: str, marker: str = _BEGIN) -> None:
+    """Replace what stands between a marker of a page and the end that follows it.
 
     Raises:
-        ConfigError: the page has no markers.
+        ConfigError: the page has no such marker, or no end.
     """
-    before, begin, rest = page.read_text(encoding="utf-8").partition(_BEGIN)
+    before, begin, rest = page.read_text(encoding="utf-8").partition(marker)
     _, end, after = rest.partition(_END)
     if not begin or not end:
-        raise ConfigError(f"{page}: expected the lines '{_BEGIN}' and '{_END}', between which the table goes")
+        raise ConfigError(f"{page}: expected the lines '{marker}' and '{_END}', between which the table goes")
     temporary = page.with_name(page.name + ".tmp")
     temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
     temporary.replace(page)

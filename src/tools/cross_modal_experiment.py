@@ -1,0 +1,431 @@
+"""What each part of a visible-thermal network makes: the same images for every arm, thermal queries, visible gallery.
+
+    make experiments-cross-modal
+
+The people are those of a synthetic preset in the layout of SYSU-MM01, whose protocol scores them. Every training is a
+run of `stm32ai_main.py`; what is finished is not repeated. Tables and pictures go into docs/results.md.
+"""
+
+import argparse
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from pydantic import Field
+from scipy import stats
+
+from common.artifacts import write_json
+from common.config import OUTPUTS, ConfigError, Strict, validate
+from common.plotting import line_curves
+from datasets.synthetic import generate
+from src.data.readers.sysu_mm01 import sysu_mm01 as read_sysu_mm01
+from src.metrics.protocols import market1501, sysu_mm01
+from src.services._analysis import images_of, modality_numbers
+from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
+from src.tools.quantization_experiment import put_between_markers
+
+_PROJECT = Path(__file__).parents[2]
+_PLAN = Path(__file__).parent / "experiments/cross_modal.yaml"
+_PAGE = _PROJECT / "docs/results.md"
+_BEGIN = "<!-- tables of make experiments-cross-modal -->"
+_SMOKE = (
+    "++model.input_shape=[64,32,3]", "training.epochs=1", "++training.steps_per_epoch=1", "training.batch_size=24",
+    "training.images_per_identity=4", "~training.callbacks",
+)  # fmt: skip
+_MODEL, _RANDOM = "float32/keras/", "baseline/random "
+_RANK1, _MAP = "rank1", "mAP"
+_SCORES = {
+    "thermal to visible Rank-1": _RANK1,
+    "thermal to visible mAP": _MAP,
+    "visible to thermal Rank-1": "visible_to_thermal_rank1",
+    "visible Rank-1": "visible_to_visible_rank1",
+    "thermal Rank-1": "thermal_to_thermal_rank1",
+}
+"""Columns of the table, each a name in `evaluation/metrics.json`. The first two are those of the protocol."""
+_OF_QUERIES = {_RANK1: "rank1_in_trials", _MAP: "average_precision_in_trials"}
+_CHANCE, _UNTRAINED = "chance", "untrained"
+_CHANCE_DRAWS, _BOOTSTRAP_DRAWS, _MAX_RANK = 5, 4000, 50
+_NEEDED_RANK1 = 0.30
+
+Rows = Mapping[str, Mapping[str, Sequence[float]]]
+"""Row to score to a value a seed, in [0, 1]."""
+
+
+class Part(Strict):
+    """Something that an arm has and another row has not."""
+
+    part: str
+    """What it is."""
+    arm: str
+    """The arm that has it."""
+    without: str
+    """The row that has it not: an arm or `untrained`."""
+
+
+class Plan(Experiment):
+    """Arms, and which of them tell what a part makes."""
+
+    metrics: dict[str, str] = {name: _MODEL + key for name, key in _SCORES.items()}
+    """Always the scores of the table."""
+    preset: str
+    """The synthetic preset."""
+    parts: list[Part] = Field(min_length=1)
+    """Rows of the second table. The first is the one whose difference decides: network against baseline."""
+
+
+def for_smoke(plan: Plan) -> Plan:
+    """One step of every training on tiny images and two seeds, which shows that it runs and measures nothing."""
+
+    def tiny(steps: Sequence[Step]) -> list[Step]:
+        kept = ([text for text in step.overrides if "training.callbacks" not in text] for step in steps)
+        return [
+            s.model_copy(update={"overrides": [*own, *_SMOKE]}) for s, own in zip(steps, kept, strict=True)
+        ]
+
+    changes = {
+        "preset": "tiny",
+        "seeds": plan.seeds[:2],
+        "shared": tiny(plan.shared),
+        "arms": {name: tiny(steps) for name, steps in plan.arms.items()},
+    }
+    return plan.model_copy(update=changes)
+
+
+def chance(root: Path) -> dict[str, list[float]]:
+    """What random embeddings score on the test images, by the protocols of the evaluation; the mean of some draws."""
+    query, gallery = (read_sysu_mm01(root, part) for part in ("query", "gallery"))
+    found: dict[str, list[float]] = {name: [] for name in _SCORES}
+    for draw in range(_CHANCE_DRAWS):
+        random = np.random.default_rng(draw)
+        asking, shown = (images_of(random.normal(size=(len(part), 64)), part) for part in (query, gallery))
+        drawn = sysu_mm01(asking, shown, "cosine", _MAX_RANK)
+        plain = market1501(asking, shown, "cosine", _MAX_RANK)
+        numbers = {_RANK1: drawn.rank1, _MAP: drawn.mAP, **modality_numbers(asking, shown, plain)}
+        for name, key in _SCORES.items():
+            found[name].append(numbers.get(key, np.nan))
+    return {name: [float(np.mean(values))] for name, values in found.items()}
+
+
+def untrained(plan: Plan, folder: Path) -> dict[str, list[float]]:
+    """Scores of the network with random weights, which the first arm's evaluation has beside the trained one."""
+    arm, steps = next(iter(plan.arms.items()))
+    reports = [_metrics(step_folder(folder, arm, seed, len(steps))) for seed in plan.seeds]
+    return {name: [_of_random(report, key) for report in reports] for name, key in _SCORES.items()}
+
+
+def _of_random(metrics: Mapping[str, float], key: str) -> float:
+    found = [
+        value for name, value in metrics.items() if name.startswith(_RANDOM) and name.endswith(f"/{key}")
+    ]
+    if not found:
+        raise ConfigError(
+            f"arms: the first one needs evaluation.random_network=True; its evaluation has no random {key}"
+        )
+    return found[0]
+
+
+def _metrics(run: Path) -> dict[str, float]:
+    metrics: dict[str, float] = json.loads((run / "evaluation/metrics.json").read_text(encoding="utf-8"))[
+        "metrics"
+    ]
+    return metrics
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# How many images an arm has seen, and how certain a difference is
+
+
+def runs_of(plan: Plan, folder: Path, arm: str, seed: int) -> list[Path]:
+    """Folders of all trainings of an arm in order: those of the shared start, if it has one, and its own."""
+    starts_shared = any("{shared}" in text for step in plan.arms[arm] for text in step.overrides)
+    shared = [
+        step_folder(folder, SHARED, seed, n + 1) for n in range(len(plan.shared) if starts_shared else 0)
+    ]
+    return shared + [step_folder(folder, arm, seed, n + 1) for n in range(len(plan.arms[arm]))]
+
+
+def images_an_epoch(run: Path) -> int:
+    """Images that a training sees in an epoch, all views of them counted.
+
+    Raises:
+        ConfigError: the configuration leaves the number of steps to the data.
+    """
+    training = yaml.safe_load((run / ".hydra/config.yaml").read_text(encoding="utf-8"))["training"]
+    if not training.get("steps_per_epoch"):
+        raise ConfigError(
+            f"{run}: training.steps_per_epoch must be set, so that the images of all arms can be counted"
+        )
+    return int(training["batch_size"]) * int(training["steps_per_epoch"])
+
+
+def history(run: Path) -> list[dict[str, str]]:
+    """The epochs of a training as its log has them."""
+    with (run / "logs/metrics/train_metrics.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def images_seen(plan: Plan, folder: Path, arm: str) -> int:
+    """Images that an arm saw with the first seed, the shared start included."""
+    return sum(images_an_epoch(run) * len(history(run)) for run in runs_of(plan, folder, arm, plan.seeds[0]))
+
+
+def paired_t(differences: Sequence[float] | np.ndarray) -> tuple[float, float]:
+    """95 % interval of the mean of differences, a seed each, by Student's t."""
+    values = np.asarray(differences)
+    reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return float(values.mean() - reach), float(values.mean() + reach)
+
+
+def bootstrap(
+    differences: Sequence[np.ndarray], identities: np.ndarray, seed: int = 0
+) -> tuple[float, float]:
+    """95 % interval of a mean difference over queries, drawing seeds and identities again and again.
+
+    Args:
+        differences: Of each query (Q,), an array a seed; NaN where a query counts nowhere.
+        identities: Of the queries (Q,); all queries of one come together.
+        seed: Of the draws.
+    """
+    _, codes = np.unique(identities, return_inverse=True)
+    table = np.stack(differences)  # (S, Q)
+    known = ~np.isnan(table[0])
+    sums = np.stack([np.bincount(codes[known], row[known], codes.max() + 1) for row in table])  # (S, I)
+    counts = np.bincount(codes[known], minlength=codes.max() + 1)  # (I,)
+    random = np.random.default_rng(seed)
+    seeds, people = sums.shape
+    of_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), _BOOTSTRAP_DRAWS) / seeds
+    of_person = random.multinomial(people, np.full(people, 1 / people), _BOOTSTRAP_DRAWS)
+    means = ((of_seed @ sums) * of_person).sum(axis=1) / np.maximum(of_person @ counts, 1)
+    low, high = np.percentile(means, (2.5, 97.5))
+    return float(low), float(high)
+
+
+def _query_differences(
+    plan: Plan, folder: Path, part: Part, key: str
+) -> tuple[list[np.ndarray], np.ndarray] | None:
+    """`arm` minus `without` for each query, a seed each, and whose queries they are; None where a row has none."""
+    if part.without not in plan.arms:
+        return None
+    found = []
+    for seed in plan.seeds:
+        with_it, without_it = (
+            _queries(step_folder(folder, arm, seed, len(plan.arms[arm]))) for arm in (part.arm, part.without)
+        )
+        values = [
+            np.array([float(row[_OF_QUERIES[key]] or "nan") for row in rows])
+            for rows in (with_it, without_it)
+        ]
+        found.append(values[0] - values[1])
+    return found, np.array([row["identity"] for row in with_it])
+
+
+def _queries(run: Path) -> list[dict[str, str]]:
+    with (run / "evaluation/best_model_keras_queries.csv").open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is written
+
+
+def table(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
+    """The scores as Markdown: mean and standard deviation over the seeds."""
+    header = ["images seen", *(f"{name}, %" for name in _SCORES)]
+    lines = [f"| arm | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
+    for row, scores in rows.items():
+        seen = f"{images[row] / 1000:.0f} k" if row in images else "-"
+        cells = [_spread(scores[name]) for name in _SCORES]
+        lines.append(f"| {row} | {seen} | {' | '.join(cells)} |")
+    return lines
+
+
+def _spread(values: Sequence[float] | np.ndarray, sign: str = "") -> str:
+    percent = 100 * np.asarray(values)
+    if np.isnan(percent).any():
+        return "-"
+    deviation = f" ± {percent.std(ddof=1):.1f}" if len(percent) > 1 else ""
+    return f"{percent.mean():{sign}.1f}{deviation}"
+
+
+def difference(rows: Rows, part: Part, name: str) -> np.ndarray:
+    """What a part makes of a score, a seed each."""
+    return np.asarray(rows[part.arm][name]) - np.asarray(rows[part.without][name])
+
+
+def parts_table(plan: Plan, rows: Rows, folder: Path) -> list[str]:
+    """What each part makes, in points, as Markdown; with the 95 % intervals of the scores across modalities."""
+    names = list(_SCORES)
+    columns = [*(f"{name}: points, by seeds, by seeds and people" for name in names[:2]), names[3]]
+    lines = [f"| part | of | {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * len(columns)}"]
+    for part in plan.parts:
+        cells = []
+        for name in names[:2]:
+            found = difference(rows, part, name)
+            cell = f"{_spread(found, sign='+')}, {_interval(paired_t(found))}"
+            queries = _query_differences(plan, folder, part, _SCORES[name])
+            cells.append(cell if queries is None else f"{cell}, {_interval(bootstrap(*queries))}")
+        cells.append(_spread(difference(rows, part, names[3]), sign="+"))
+        lines.append(f"| {part.part} | {part.arm} - {part.without} | {' | '.join(cells)} |")
+    return lines
+
+
+def _interval(ends: tuple[float, float]) -> str:
+    return f"[{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
+
+
+def best_arm(plan: Plan, rows: Rows) -> str:
+    """The arm with the highest mean Rank-1 from thermal to visible."""
+    return max(plan.arms, key=lambda arm: float(np.mean(rows[arm][next(iter(_SCORES))])))
+
+
+def verdicts(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
+    """What is asked for and whether it is met, the difference that decides, and what did not help."""
+    rank1, mean_ap, visible = (list(_SCORES)[n] for n in (0, 1, 3))
+    best = best_arm(plan, rows)
+    reached = float(np.mean(rows[best][rank1]))
+    first = plan.parts[0]
+    low, high = paired_t(difference(rows, first, mean_ap))
+    lines = [
+        _line(
+            reached >= _NEEDED_RANK1,
+            f"the best arm, {best}, reaches {100 * _NEEDED_RANK1:.0f} % thermal to visible: {100 * reached:.1f} %",
+        ),
+        _line(
+            len(set(images.values())) == 1,
+            f"all arms saw the same number of images: {', '.join(f'{n:,}' for n in sorted(set(images.values())))}",
+        ),
+        f"- {first.arm} minus {first.without}: {_points(rows, first, mean_ap)} mAP, 95 % interval "
+        f"{_interval((low, high))} over the seeds: {_resolved(low, high)}.",
+    ]
+    unhelpful = [p for p in plan.parts if not paired_t(difference(rows, p, mean_ap))[0] > 0]
+    costly = [p for p in plan.parts if paired_t(difference(rows, p, visible))[1] < 0]
+    if unhelpful:
+        told = (f"{p.part} ({_points(rows, p, mean_ap)} mAP)" for p in unhelpful)
+        lines.append(
+            f"- Not shown to help across modalities, the interval over the seeds reaches 0: {'; '.join(told)}."
+        )
+    if costly:
+        told = (f"{p.part} ({_points(rows, p, visible)})" for p in costly)
+        lines.append(f"- Costs visible Rank-1, beyond the spread of the seeds: {'; '.join(told)}.")
+    return lines
+
+
+def _line(passed: bool, text: str) -> str:
+    return f"- {'yes' if passed else '**no**'}: {text}"
+
+
+def _points(rows: Rows, part: Part, name: str) -> str:
+    return f"{100 * difference(rows, part, name).mean():+.1f}"
+
+
+def _resolved(low: float, high: float) -> str:
+    return "resolved" if low > 0 or high < 0 else "not resolved by these seeds"
+
+
+def draw(plan: Plan, folder: Path, pictures: Path, best: str) -> list[str]:
+    """Draw the mean curves over the seeds, and copy ranked lists of an arm; returns the Markdown that shows them."""
+    curves = {
+        f"{plan.preset}_cross_modal_cmc.png": (
+            _cmc, "rank", "queries matched, %", "Thermal queries, drawn visible galleries",
+        ),
+        f"{plan.preset}_cross_modal_training.png": (
+            _training, "images seen, thousands", "validation mAP, %", "Thermal to visible during the training",
+        ),
+    }  # fmt: skip
+    lines = []
+    for name, (curve, xlabel, ylabel, title) in curves.items():
+        found = {
+            arm: drawn for arm in plan.arms if (drawn := _mean_curve(plan, folder, arm, curve)) is not None
+        }
+        line_curves(pictures / name, found, xlabel=xlabel, ylabel=ylabel, title=title)
+        lines += [f"![{title}](images/{name})", ""]
+    lists = (
+        step_folder(folder, best, plan.seeds[0], len(plan.arms[best])) / "evaluation/cross_modal_lists.png"
+    )
+    if lists.is_file():
+        copied = pictures / f"{plan.preset}_cross_modal_lists.png"
+        shutil.copyfile(lists, copied)
+        title = (
+            f"{best}, seed {plan.seeds[0]}: each person in the other modality, the same person framed green"
+        )
+        lines.append(f"![{title}](images/{copied.name})")
+    return lines
+
+
+Curve = tuple[np.ndarray, np.ndarray]
+
+
+def _mean_curve(
+    plan: Plan, folder: Path, arm: str, curve: Callable[[Sequence[Path]], Curve | None]
+) -> Curve | None:
+    found = [curve(runs_of(plan, folder, arm, seed)) for seed in plan.seeds]
+    known = [drawn for drawn in found if drawn is not None]
+    if len(known) < len(found):
+        return None
+    shortest = min(len(x) for x, _ in known)
+    return known[0][0][:shortest], np.mean([y[:shortest] for _, y in known], axis=0)
+
+
+def _cmc(runs: Sequence[Path]) -> Curve:
+    with (runs[-1] / "evaluation/cmc.csv").open(encoding="utf-8", newline="") as file:
+        rows = [list(row.values()) for row in csv.DictReader(file)]
+    values = np.array(rows, dtype=float)
+    return values[:, 0], values[:, 1]
+
+
+def _training(runs: Sequence[Path]) -> Curve | None:
+    """Validation mAP from thermal to visible by thousands of images; None where one modality was validated on."""
+    x, y, seen = [], [], 0
+    for run in runs:
+        for row in history(run):
+            seen += images_an_epoch(run)
+            if value := row.get("val_thermal_to_visible_mAP"):
+                x.append(seen / 1000)
+                y.append(100 * float(value))
+    return (np.array(x), np.array(y)) if x else None
+
+
+def main(arguments: list[str]) -> int:
+    """Run the experiment; returns the exit code."""
+    parser = argparse.ArgumentParser(description="What each part of a visible-thermal network makes.")
+    parser.add_argument(
+        "plan", type=Path, nargs="?", default=_PLAN, help="a YAML file (default: the project's)"
+    )
+    parser.add_argument("--folder", type=Path, help=f"where the runs go; {OUTPUTS}/cross_modal by default")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
+    parser.add_argument(
+        "--smoke", action="store_true", help="one step of everything, tiny; the page stays as it is"
+    )
+    options = parser.parse_args(arguments)
+    name = f"{options.plan.stem}{'_smoke' if options.smoke else ''}"
+    folder = (options.folder or Path(OUTPUTS) / name).absolute()
+    try:
+        plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
+        plan = for_smoke(plan) if options.smoke else plan
+        root = generate(plan.preset, _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01", "sysu_mm01")
+        overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
+        results = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
+        rows = {_CHANCE: chance(root), _UNTRAINED: untrained(plan, folder), **results}
+        images = {arm: images_seen(plan, folder, arm) for arm in plan.arms}
+        pictures = folder if options.smoke else _PAGE.parent / "images"
+        told = [*verdicts(plan, rows, images), "", *draw(plan, folder, pictures, best_arm(plan, rows))]
+        text = "\n".join([*table(plan, rows, images), "", *parts_table(plan, rows, folder), "", *told])
+        if not options.smoke:
+            put_between_markers(_PAGE, text, _BEGIN)
+    except (OSError, ConfigError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    found: dict[str, Any] = {"plan": plan.model_dump(mode="json"), "rows": rows, "images_seen": images}
+    write_json(folder / "results.json", found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
