@@ -106,8 +106,9 @@ def measured(reports: Mapping[str, Mapping[str, float]], compiled_bytes: int) ->
     for name, (_, rule, _) in _ITEMS.items():
         if rule == "is" or name == SIZE:
             continue
-        if f"{_ON_CHIP}/{name}" in benchmark:
-            found[name] = Measured(benchmark[f"{_ON_CHIP}/{name}"], "benchmarking on the chip in this run")
+        on_chip = [value for key, value in benchmark.items() if f"/{key}".endswith(f"/{_ON_CHIP}/{name}")]
+        if on_chip:  # of two modalities the greater
+            found[name] = Measured(max(on_chip), "benchmarking on the chip in this run")
         for runtime in reversed(_EVALUATED_ON):
             answers = [f"int8/{runtime}/{answer}" for answer in _ANSWERS.get(name, (name,))]
             if all(answer in scores for answer in answers):

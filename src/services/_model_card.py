@@ -62,6 +62,7 @@ def _model(facts: Facts) -> dict[str, Any]:
     return {
         "task": "embedding for re-identification",
         "network": model.trained_on.get("model_name"),
+        **({"takes": f"{model.input_name} images"} if model.input_name else {}),
         "precision": model.precision,
         "input": "{} x {} pixels, {} channels (height x width)".format(*model.input_shape),
         "embedding": f"{model.embedding_dim} numbers",
