@@ -1,0 +1,104 @@
+from collections import Counter
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+
+from src.adaptation.guards import NothingToLearnError, check_clusters, check_features, check_images
+from src.adaptation.statistics import cluster_statistics
+
+
+def test_what_a_round_found():
+    labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, -1, -1])
+    identities = np.array(["a", "a", "a", "b", "b", "b", "c", "d", "e", "a"])
+    found = cluster_statistics(labels, previous=np.where(labels == 2, 7, labels), identities=identities)
+    assert asdict(found) == {
+        "images": 10,
+        "clusters": 3,
+        "noise": pytest.approx(0.2),
+        "smallest": 2,
+        "median": 2.0,
+        "largest": 4,
+        "agreement": 1.0,
+        "purity": pytest.approx(6 / 8),
+        "identities": 4,
+    }
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_purity_and_agreement_agree_with_their_definitions(seed):
+    random = np.random.default_rng(seed)
+    labels, previous, who = (random.integers(-1, 5, 60) for _ in range(3))
+    found = cluster_statistics(labels, previous, who)
+    most = [Counter(who[labels == c].tolist()).most_common(1)[0][1] for c in range(5)]
+    assert found.purity == pytest.approx(sum(most) / np.count_nonzero(labels >= 0))
+    both = np.flatnonzero((labels >= 0) & (previous >= 0))
+    now, before = ([x[i] == x[j] for i in both for j in both if i < j] for x in (labels, previous))
+    pairs, a, b = len(now), sum(now), sum(before)
+    chance = a * b / pairs
+    index = (sum(np.logical_and(now, before)) - chance) / ((a + b) / 2 - chance)
+    assert found.agreement == pytest.approx(index)
+
+
+def test_what_is_not_known_is_absent():
+    found = cluster_statistics(np.array([-1, -1]), previous=np.array([0, 1]), identities=np.array([3, 3]))
+    assert (found.clusters, found.noise, found.smallest, found.largest) == (0, 1.0, 0, 0)
+    assert found.agreement is None and found.purity is None and found.identities is None
+    first = cluster_statistics(np.array([0, 0]))
+    assert first.agreement is None and first.purity is None
+
+
+def test_arrays_are_of_the_same_images():
+    with pytest.raises(ValueError, match="labels are of 2 images, previous of 3"):
+        cluster_statistics(np.zeros(2, int), previous=np.zeros(3, int))
+    with pytest.raises(ValueError, match="labels are of 2 images, identities of 1"):
+        cluster_statistics(np.zeros(2, int), identities=np.zeros(1, int))
+    with pytest.raises(ValueError, match="no images"):
+        cluster_statistics(np.zeros(0, int))
+
+
+@pytest.mark.parametrize(
+    ("modalities", "expected", "message"),
+    [
+        ([], ["visible"], "no images; check its root_path"),
+        (
+            ["visible"] * 9,
+            ["visible", "thermal"],
+            "the target has 0 thermal, 9 visible: add the thermal ones",
+        ),
+        (
+            ["visible"] * 9 + ["thermal"] * 3,
+            ["visible", "thermal"],
+            "3 thermal, 9 visible images, .* needs 5 of each",
+        ),
+    ],
+)
+def test_images_that_cannot_be_clustered_are_refused(modalities, expected, message):
+    with pytest.raises(NothingToLearnError, match=message):
+        check_images(modalities, expected, least=5)
+
+
+def test_a_collapsed_network_is_told():
+    with pytest.raises(NothingToLearnError, match="all 4 images the same feature: it has collapsed"):
+        check_features(np.array([[1.0, 2.0]] * 3 + [[2.0, 4.0]]))
+    with pytest.raises(NothingToLearnError, match="2 of 4 thermal images hold NaN or infinity"):
+        check_features(np.array([[1.0, np.nan], [1, 1], [np.inf, 0], [1, 2]]), "thermal images")
+
+
+def test_clusters_that_teach_nothing_are_refused():
+    with pytest.raises(
+        NothingToLearnError, match="dbscan with eps 0.1 took all 3 images for noise: raise its eps"
+    ):
+        check_clusters(np.full(3, -1), "dbscan with eps 0.1")
+    with pytest.raises(
+        NothingToLearnError, match="put 2 of 3 thermal images into one cluster, .* lower its eps"
+    ):
+        check_clusters(np.array([0, 0, -1]), "dbscan with eps 0.9", "thermal images")
+
+
+def test_others_pass():
+    check_images(["visible"] * 5 + ["thermal"] * 6, ["visible", "thermal"], least=5)
+    check_images(["visible"] * 5 + ["thermal"], ["visible"], least=5)
+    check_features(np.eye(3))
+    check_features(np.ones((1, 3)))
+    check_clusters(np.array([0, 1, -1]), "dbscan")
