@@ -19,9 +19,10 @@ from pydantic import (
     model_validator,
 )
 
-from common.config import Component, FilePath, Number, NumberOrNumbers, Shape, Strict
+from common.config import Component, FilePath, Number, NumberOrNumbers, Shape, Strict, suggest
 from common.indices import parse_indices
 from common.registry import check_arguments
+from common.socs import SOCS
 from src.registries import (
     AUGMENTATIONS,
     BASELINES,
@@ -701,14 +702,39 @@ class Prediction(Strict):
     """At most this many contact sheets, of queries at equal distances; the tables hold all queries."""
 
 
-Board = Literal["QCS8550", "SM8550", "SM8650", "SM8750"]
+def _board(name: str) -> str:
+    if name not in SOCS:
+        raise ValueError(f"unknown value '{name}', {suggest(name, SOCS)}")
+    return name
 
 
-class Benchmarking(Strict):
-    """Compilation for the NPU, execution on its emulator, and latency on the host."""
+Board = Annotated[str, AfterValidator(_board), WithJsonSchema({"type": "string", "enum": list(SOCS)})]
+
+
+class Chip(Strict):
+    """The NPU, and how a graph is compiled for it and run on it."""
 
     board: Board = "QCS8550"
     """The chip to compile for."""
+    graph_optimization: Annotated[int, Field(ge=0, le=3)] = 3
+    """How far the compiler optimizes the graph: 3 gives the fastest, 0 the shortest compilation."""
+    vtcm_mb: Annotated[int, Field(ge=0, le=16)] = 0
+    """Fast memory of the NPU that the graph may use, in MB; 0 leaves it to the compiler."""
+    performance_mode: Literal[
+        "burst", "sustained_high_performance", "high_performance", "balanced", "low_balanced", "high_power_saver",
+        "power_saver", "low_power_saver", "extreme_power_saver", "default",
+    ] = "burst"  # fmt: skip
+    """Clocks and voltage of the NPU on a device; the emulator has none."""
+
+    @property
+    def compiler_options(self) -> dict[str, int]:
+        """What `common.deployment.qnn_htp.compile_htp` takes."""
+        return {"htp_graph_finalization_optimization_mode": self.graph_optimization, "vtcm_mb": self.vtcm_mb}
+
+
+class Benchmarking(Chip):
+    """Compilation for the NPU, execution on its emulator, and latency on the host."""
+
     parity_images: PositiveInt = 16
     """Test images on which the emulator is compared with ONNX Runtime; each takes 0.1 to 5 s."""
     latency_runs: PositiveInt = 100
@@ -750,11 +776,9 @@ class Gate(Strict):
     """Whether occluded, blurred and distant people were tested."""
 
 
-class Deployment(Strict):
+class Deployment(Chip):
     """A package for the device: compiled model, ONNX, TFLite, preprocessing, model card, runners, checksums."""
 
-    board: Board = "QCS8550"
-    """The chip to compile for."""
     gate: Gate = Gate()
     """The checklist of the product."""
 

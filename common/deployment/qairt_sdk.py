@@ -25,7 +25,7 @@ from common.config import ConfigError
 from common.deployment.device_profile import DeviceProfile, LayerTime
 from common.runtime.onnx_file import OnnxFile, inspect_onnx
 from common.runtime.qnn_session import last_words
-from common.runtime.socs import soc_named
+from common.socs import soc_named
 
 _HOST = "x86_64-linux-clang"
 _ANDROID, _LINUX = "aarch64-android", "aarch64-oe-linux-gcc*"
@@ -38,6 +38,7 @@ _HOST_FILES = (
     f"lib/{_HOST}/libQnnModelDlc.so",
     f"lib/{_HOST}/libQnnHtpNetRunExtensions.so",
 )
+_VTCM_MB = 8  # all that Hexagon v73 has
 _DEVICE_FOLDER = "/data/local/tmp"
 _TOOL_SECONDS = 1800
 _ADB_SECONDS = 60
@@ -46,17 +47,21 @@ _ADB_SECONDS = 60
 class QairtSdk:
     """The SDK's tools for one chip."""
 
-    def __init__(self, soc: str = "QCS8550", root: Path | None = None) -> None:
+    def __init__(
+        self, soc: str = "QCS8550", root: Path | None = None, performance_mode: str = "burst"
+    ) -> None:
         """Check that the SDK and its host tools are there.
 
         Args:
-            soc: A name in ``common.runtime.socs.SOCS``.
+            soc: A name in ``common.socs.SOCS``.
             root: The SDK's folder; the environment variable QAIRT_SDK_ROOT when absent.
+            performance_mode: Clocks of the NPU while it runs, as ``qnn-net-run --perf_profile`` names them.
 
         Raises:
             ConfigError: Unknown chip, or everything that is missing.
         """
         self.soc = soc_named(soc)
+        self.performance_mode = performance_mode
         found = root or os.environ.get("QAIRT_SDK_ROOT")
         if not found:
             raise ConfigError(
@@ -127,7 +132,14 @@ class QairtSdk:
             self._host("qairt-quantizer", command, folder)
             return _take("qairt-quantizer", written, out_path)
 
-    def compile(self, dlc: Path, out_path: Path, graph_name: str | None = None, vtcm_mb: int = 8) -> Path:
+    def compile(
+        self,
+        dlc: Path,
+        out_path: Path,
+        graph_name: str | None = None,
+        vtcm_mb: int = 0,
+        graph_optimization: int = 3,
+    ) -> Path:
         """Compile a ``.dlc`` to a context binary with ``qnn-context-binary-generator``.
 
         Args:
@@ -135,7 +147,8 @@ class QairtSdk:
             out_path: The ``.bin`` to write.
             graph_name: Name of the graph in it: the stem of the file that ``convert`` wrote; that of ``dlc`` when
                 absent.
-            vtcm_mb: Fast memory of the NPU that the graph may use, in MB.
+            vtcm_mb: Fast memory of the NPU that the graph may use, in MB; 8 when 0.
+            graph_optimization: 0 to 3, the fastest graph.
 
         Raises:
             ConfigError: ``out_path`` is no ``.bin``.
@@ -145,14 +158,20 @@ class QairtSdk:
             raise ConfigError(f"{out_path}: expected a name that ends with .bin.")
         libraries = self.root / "lib" / _HOST
         with _scratch(out_path.parent) as folder:
+            core = {"core_id": 0, "perf_profile": self.performance_mode, "rpc_control_latency": 100}
+            graph = {
+                "graph_names": [graph_name or dlc.stem],
+                "vtcm_mb": vtcm_mb or _VTCM_MB,
+                "O": graph_optimization,
+            }
             htp = {
-                "graphs": [{"graph_names": [graph_name or dlc.stem], "vtcm_mb": vtcm_mb, "O": 3}],
+                "graphs": [graph],
                 "devices": [
                     {
                         "soc_id": self.soc.soc_model,
                         "dsp_arch": self.soc.hexagon,
                         "pd_session": "unsigned",
-                        "cores": [{"core_id": 0, "perf_profile": "burst", "rpc_control_latency": 100}],
+                        "cores": [core],
                     }
                 ],
             }
@@ -207,7 +226,7 @@ class QairtSdk:
     ) -> tuple[np.ndarray, DeviceProfile]:
         """Run a context binary on the device with ``qnn-net-run``.
 
-        Times are of the whole call to QNN, one image at a time in burst mode. The cycles of the layers come from a
+        Times are of the whole call to QNN, one image at a time. The cycles of the layers come from a
         second run on one image, because counting them slows the first one down.
 
         Args:
@@ -255,7 +274,7 @@ class QairtSdk:
             [
                 *("./qnn-net-run", "--backend", "libQnnHtp.so", "--retrieve_context", context),
                 *("--input_list", inputs, "--output_dir", output),
-                *("--profiling_level", level, "--perf_profile", "burst"),
+                *("--profiling_level", level, "--perf_profile", self.performance_mode),
             ]
         )
         search = f"LD_LIBRARY_PATH={remote} ADSP_LIBRARY_PATH={remote}"

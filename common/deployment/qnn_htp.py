@@ -14,7 +14,7 @@ from typing import Any
 from common.config import ConfigError
 from common.runtime.onnx_file import PRECISION_KEY, SOC_KEY, load_graph
 from common.runtime.qnn_session import last_words, require_qnn
-from common.runtime.socs import Soc, soc_named
+from common.socs import Soc, soc_named
 
 NPU = "NPU"
 REFUSED = "refused"
@@ -161,6 +161,21 @@ class HtpCompilation:
             f"{self.counts.partitions} partitions; expected 0 and 1).{'' if refused else f' {self.error}'}"
             + "".join(f"\n  {line}" for line in refused[:5])
             + more
+        )
+
+    def require_integer(self) -> HtpCompilation:
+        """Return self; ConfigError that names convolutions and matrix products that a QDQ graph leaves in float.
+
+        They run, as float16 and several times slower, where an operand or the result has no QuantizeLinear.
+        """
+        weighted = [row for row in self.placement if row.type in _CONVOLUTIONS | _MATMULS]
+        floating = [f"{row.type} '{row.name}'" for row in weighted if row.kind == "float"]
+        if not floating:
+            return self
+        raise ConfigError(
+            f"{len(floating)} of {len(weighted)} convolutions and matrix products of the INT8 graph run in float on "
+            f"the HTP of {self.soc}, expected none: {', '.join(floating[:5])}"
+            f"{', ...' if len(floating) > 5 else ''}. Quantize the float model again with tfmot_qat or Onnx_quantizer."
         )
 
 

@@ -18,6 +18,11 @@ _TAKES_MAPS = (
     *(tf_keras.layers.Add, tf_keras.layers.Multiply),
 )
 """Layers that do the same to vectors (N, D) and to maps (N, 1, 1, D)."""
+_PAIRWISE = (
+    *(tf_keras.layers.Add, tf_keras.layers.Multiply),
+    *(tf_keras.layers.Maximum, tf_keras.layers.Minimum),
+)
+"""Layers that may take any number of inputs, of which the HTP computes two at a time."""
 
 
 def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_keras.Model:
@@ -29,6 +34,8 @@ def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_ker
     - Pooled vectors (N, D) stay maps (N, 1, 1, D) up to the output, and dense layers on them become 1x1
       convolutions: an int8 dense layer has one scale for all its channels in TFLite.
     - A non-linear `activation` argument becomes an `Activation` layer behind its layer.
+    - A sum or product of more than two becomes a chain of pairs, each of which is quantized; in one piece all but the
+      last would stay float on the HTP.
 
     The outputs agree with the source to float32 rounding. Folding fixes the batch statistics, so fine-tuning
     the result is fine-tuning with frozen statistics.
@@ -107,6 +114,8 @@ def _apply(
     """Apply the quantizable twin of `layer`; a batch norm that was folded is the identity."""
     if layer in targets.values():
         return inputs
+    if isinstance(layer, _PAIRWISE) and len(inputs) > 2:
+        return _in_pairs(layer, inputs, twins)
     is_new = layer.name not in twins
     is_affine = isinstance(layer, tf_keras.layers.BatchNormalization) and layer.name not in keep
     if is_affine and len(inputs.shape) == 4:
@@ -125,6 +134,17 @@ def _apply(
         name = f"{layer.name}_activation"
         return twins.setdefault(name, tf_keras.layers.Activation(layer.activation, name=name))(outputs)
     return outputs
+
+
+def _in_pairs(
+    layer: tf_keras.layers.Layer, inputs: list[Any], twins: dict[str, tf_keras.layers.Layer]
+) -> Any:
+    """Apply `layer` to two at a time, from the first on; the last pair has its name."""
+    result = inputs[0]
+    for index, other in enumerate(inputs[1:], start=1):
+        name = layer.name if index == len(inputs) - 1 else f"{layer.name}_pair{index}"
+        result = twins.setdefault(name, type(layer)(name=name))([result, other])
+    return result
 
 
 def _twin(layer: tf_keras.layers.Layer, inputs: Any, is_folded: bool) -> tf_keras.layers.Layer:

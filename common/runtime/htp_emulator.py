@@ -14,7 +14,7 @@ from common.runtime._htp_worker import from_bytes, read_message, to_bytes, write
 from common.runtime._runtime import Runtime
 from common.runtime.onnx_file import SOC_KEY, inspect_onnx
 from common.runtime.qnn_session import last_words, require_qnn
-from common.runtime.socs import soc_named
+from common.socs import soc_named
 
 DEFAULT_SOC = "QCS8550"
 

@@ -45,9 +45,12 @@ def run_on_device(
         hub = AiHub(section.ai_hub_device)
         compiled = hub.compile(onnx_path, folder / f"{stem}.dlc")
         return hub.embed(compiled, onnx_path, images), hub.profile(compiled)
-    sdk = QairtSdk(section.board)
+    sdk = QairtSdk(section.board, performance_mode=section.performance_mode)
     dlc = sdk.convert(onnx_path, folder / f"{stem}.dlc")
-    return sdk.run(sdk.compile(dlc, folder / f"{stem}.bin"), onnx_path, images)
+    context = sdk.compile(
+        dlc, folder / f"{stem}.bin", vtcm_mb=section.vtcm_mb, graph_optimization=section.graph_optimization
+    )
+    return sdk.run(context, onnx_path, images)
 
 
 def device_metrics(profile: DeviceProfile, cosine: np.ndarray) -> dict[str, float]:

@@ -1,7 +1,6 @@
 """Benchmarking: compile for the NPU, run on its emulator, count, and time what this host can time."""
 
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from common.deployment.encodings_files import encodings_files
 from common.deployment.host_latency import host_latency
 from common.deployment.latency_model import estimate_latency
 from common.deployment.macs import count_macs
+from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import HtpCompilation, compile_htp, require_qnn
 from common.run import Run, progress
 from common.runtime.open_model import open_model
@@ -59,15 +59,18 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     if onnx_path is None:
         notes.append(f"{model.path.name} is not an ONNX or Keras model: it was not compiled for the NPU.")
     else:
-        compilation = compile_htp(onnx_path, folder, config.benchmarking.board)
+        section = config.benchmarking
+        compilation = compile_htp(onnx_path, folder, section.board, section.compiler_options)
         metrics |= _compilation_metrics(compilation, onnx_path)
-        tables += [_summary(compilation, onnx_path, metrics), _placement(compilation)]
+        tables += [_summary(compilation, onnx_path, metrics), placement_table(compilation.placement)]
         files += [write_json(folder / "placement.json", {"operators": _rows(compilation)})]
         files += [
             p for p in (compilation.context, compilation.context_binary, compilation.dlc) if p is not None
         ]
         files += encodings_files(onnx_path, folder) if model.precision == "int8" else []
         compilation.require_complete()
+        if model.precision == "int8":
+            compilation.require_integer()
         assert compilation.context is not None and compilation.dlc is not None
         compiled = replace(
             model, files={"qnn_context": compilation.context, "dlc": compilation.dlc}, source=model
@@ -171,27 +174,6 @@ def _rows(compilation: HtpCompilation) -> list[dict[str, Any]]:
         }
         for row in compilation.placement
     ]
-
-
-def _placement(compilation: HtpCompilation) -> Table:
-    """Operators of one type, place and data type in one row; `placement.json` has each."""
-    groups = Counter(
-        (
-            row.type,
-            row.placed_on,
-            row.kind,
-            ",".join(row.inputs[:1]),
-            ",".join(row.weights),
-            ",".join(row.outputs),
-            row.reason,
-        )
-        for row in compilation.placement
-    )
-    return Table(
-        "Operator placement",
-        ("operator", "count", "placed on", "kind", "input", "weights", "output", "reason"),
-        tuple((key[0], count, *key[1:]) for key, count in groups.most_common()),
-    )
 
 
 def _on_host(onnx_path: Path, images: np.ndarray) -> np.ndarray:

@@ -76,7 +76,8 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     require_free_space(folder, _COPIES * onnx_path.stat().st_size, "the package and its parts")
     reports = reports_of(run.folder, config.services)
     with tempfile.TemporaryDirectory(prefix=".compiled_", dir=folder) as scratch:
-        compilation = compile_htp(onnx_path, Path(scratch), section.board).require_complete()
+        compilation = compile_htp(onnx_path, Path(scratch), section.board, section.compiler_options)
+        compilation.require_complete().require_integer()
         compiled = _compiled(compilation)
         size = max(compiled[role].stat().st_size for role in ("qnn_context_binary", "dlc"))
         findings = gate.judge(
@@ -89,7 +90,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
             parts["tflite"] = model.files["tflite"]
         file = inspect_onnx(onnx_path)
         texts = {
-            "package.json": _json(_manifest(model, compilation, file, parts)),
+            "package.json": _json(_manifest(model, compilation, file, parts, section.performance_mode)),
             "preprocessing.json": _json(_inputs(preprocessing_for(config, model), file)),
             "gate.json": _json(gate.plain(findings)),
             "MODEL_CARD.md": model_card(Facts(model, compilation, reports, checklist)),
@@ -122,7 +123,11 @@ def _compiled(compilation: HtpCompilation) -> dict[str, Path]:
 
 
 def _manifest(
-    model: Model, compilation: HtpCompilation, file: OnnxFile, parts: Mapping[str, Path]
+    model: Model,
+    compilation: HtpCompilation,
+    file: OnnxFile,
+    parts: Mapping[str, Path],
+    performance_mode: str,
 ) -> dict[str, Any]:
     """What the runners and applications read; each key occurs once."""
     return {
@@ -134,6 +139,7 @@ def _manifest(
             "name": compilation.soc,
             "soc_model": compilation.soc_model,
             "hexagon": compilation.hexagon,
+            "performance_mode": performance_mode,
         },
         "qnn_version": compilation.qnn_version,
         "quantized_with": [f"{tool} {version}" for tool, version in model.tool_versions.items()],

@@ -227,7 +227,8 @@ std::vector<float> preprocess(const Image& photo, const std::string& json) {
 }
 
 // Put the whole graph on the NPU: without these options ONNX Runtime falls back to the CPU silently.
-void use_npu(OrtEnv* environment, OrtSessionOptions* options, const std::string& library, const std::string& soc) {
+void use_npu(OrtEnv* environment, OrtSessionOptions* options, const std::string& library, const std::string& soc,
+             const std::string& mode) {
   static const char* const provider = "QNNExecutionProvider";
   const std::basic_string<ORTCHAR_T> path(library.begin(), library.end());
   check(ort->RegisterExecutionProviderLibrary(environment, provider, path.c_str()));
@@ -239,11 +240,11 @@ void use_npu(OrtEnv* environment, OrtSessionOptions* options, const std::string&
     return std::strcmp(ort->EpDevice_EpName(device), provider) == 0;
   });
   if (chosen.empty()) throw std::runtime_error(library + " offers no " + provider + " device");
-  const char* keys[] = {"backend_type", "soc_model", "offload_graph_io_quantization"};
-  const char* values[] = {"htp", soc.c_str(), "0"};
+  const char* keys[] = {"backend_type", "soc_model", "offload_graph_io_quantization", "htp_performance_mode"};
+  const char* values[] = {"htp", soc.c_str(), "0", mode.c_str()};
   check(ort->AddSessionConfigEntry(options, "session.disable_cpu_ep_fallback", "1"));
   check(ort->SessionOptionsAppendExecutionProvider_V2(options, environment, chosen.data(), chosen.size(), keys,
-                                                      values, 3));
+                                                      values, 4));
 }
 
 std::vector<float> embed(OrtSession* session, const std::string& manifest, const std::string& input,
@@ -286,7 +287,9 @@ void run(const std::string& package, const std::string& photo, const std::string
   check(ort->CreateSessionOptions(&options));
   const Owned<OrtSessionOptions> owned_options(options, ort->ReleaseSessionOptions);
   const bool npu = !library.empty();
-  if (npu) use_npu(environment, options, library, value_of(manifest, "soc_model"));
+  if (npu) {
+    use_npu(environment, options, library, value_of(manifest, "soc_model"), value_of(manifest, "performance_mode"));
+  }
   const std::string file = package + '/' + value_of(manifest, npu ? "qnn_context" : "onnx");
   OrtSession* session = nullptr;
   check(ort->CreateSession(environment, std::basic_string<ORTCHAR_T>(file.begin(), file.end()).c_str(), options,

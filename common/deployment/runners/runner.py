@@ -91,6 +91,7 @@ def open_session(package: Path, cpu: bool = False) -> tuple[Any, str, str]:
         {
             "backend_type": "htp",
             "soc_model": str(chip["soc_model"]),
+            "htp_performance_mode": chip["performance_mode"],
             "offload_graph_io_quantization": "0",
         },
     )

@@ -329,6 +329,13 @@ def test_compile_configures_the_chip(root, tmp_path, calls):
             }
         ],
     }
+    QairtSdk("SM8650", performance_mode="balanced").compile(
+        source, tmp_path / "net.bin", vtcm_mb=4, graph_optimization=1
+    )
+    htp = calls("qnn-context-binary-generator")["arguments"]["htp"]
+    assert htp["graphs"] == [{"graph_names": ["int8"], "vtcm_mb": 4, "O": 1}]
+    assert htp["devices"][0]["soc_id"] == 57
+    assert htp["devices"][0]["cores"][0]["perf_profile"] == "balanced"
     with pytest.raises(ConfigError, match="ends with .bin"):
         QairtSdk().compile(source, tmp_path / "net.so")
 
@@ -379,6 +386,15 @@ def test_run_brings_back_embeddings_times_and_layers(root, adb, context, qdq_onn
     assert (timed["input_list"], timed["perf_profile"]) == ("inputs.txt", "burst")
     assert calls("qnn-net-run-detailed")["arguments"]["input_list"] == "first.txt"
     assert list((adb.parent / "device").iterdir()) == []
+
+
+def test_a_second_run_knows_nothing_of_the_first(root, adb, context, qdq_onnx, images, calls):
+    """Profiles are appended to, so each has a folder of its own."""
+    QairtSdk().run(context, qdq_onnx, images[:3])
+    _, profile = QairtSdk(performance_mode="balanced").run(context, qdq_onnx, images[:2])
+    assert profile.inference_ms == pytest.approx((0.900, 0.901))
+    assert len(profile.layers) == 1
+    assert calls("qnn-net-run-basic")["arguments"]["perf_profile"] == "balanced"
 
 
 def test_the_device_is_cleaned_after_a_failure(root, adb, context, qdq_onnx, images):

@@ -9,6 +9,7 @@ import pytest
 
 from common.config import ConfigError
 from common.deployment import qnn_htp
+from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import Placement, compile_htp
 from common.runtime import open_model
 from common.runtime.htp_emulator import HtpEmulator
@@ -28,7 +29,7 @@ def test_a_qdq_graph_is_integer_on_the_npu_in_one_partition(compiled):
     assert (compiled.soc, compiled.soc_model, compiled.hexagon) == ("QCS8550", 66, "v73")
     assert compiled.complete
     assert compiled.error is None
-    assert compiled.require_complete() is compiled
+    assert compiled.require_complete().require_integer() is compiled
     counts = compiled.counts
     assert (counts.convolutions, counts.integer_convolutions) == (3, 3)
     assert (counts.partitions, counts.refused, counts.floating, counts.conversions) == (1, 0, 0, 2)
@@ -39,6 +40,17 @@ def test_a_qdq_graph_is_integer_on_the_npu_in_one_partition(compiled):
     )
     kinds = [row.kind for row in compiled.placement]
     assert (kinds[0], set(kinds[1:-1]), kinds[-1]) == ("conversion", {"integer"}, "conversion")
+
+
+@needs_qnn
+def test_the_table_counts_operators_that_are_alike(compiled):
+    table = placement_table(
+        [*compiled.placement, Placement("last", "Erf", "refused", reason="no such operator")]
+    )
+    assert sum(row[table.columns.index("count")] for row in table.rows) == len(compiled.placement) + 1
+    row = ("Conv2d", 2, "NPU", "integer", "ufixed8", "sfixed8,sfixed32", "ufixed8", "")
+    assert row in table.rows
+    assert ("Erf", 1, "refused", "refused", "", "", "", "no such operator") in table.rows
 
 
 @needs_qnn
@@ -74,6 +86,10 @@ def test_a_float_graph_is_reported_as_float(float_onnx, tmp_path):
     compilation = compile_htp(float_onnx, tmp_path, "sm8650")
     assert (compilation.soc, compilation.soc_model) == ("SM8650", 57)
     assert compilation.complete
+    with pytest.raises(
+        ConfigError, match="(?s)3 of 3 .* in float on the HTP of SM8650, expected none: Conv2d 'stem'"
+    ):
+        compilation.require_integer()
     counts = compilation.counts
     assert (counts.convolutions, counts.integer_convolutions) == (3, 0)
     assert counts.floating == counts.operators > 0

@@ -165,6 +165,14 @@ def test_the_bias_of_a_dead_channel_does_not_overflow(run_onnx):
     assert run[1][0, 0] == pytest.approx(5.0)
 
 
+def test_a_range_without_zero_is_an_error_and_not_a_float_graph(toy, calibration):
+    model = prepare_qat(toy, calibration)
+    [low] = [v for v in model.weights if v.name == "quant_pool/output_min:0"]
+    low.assign(0.1)
+    with pytest.raises(ValueError, match="FakeQuantWithMinMaxVars.* left .*does not contain 0"):
+        export_qat_onnx(model)
+
+
 def test_a_fake_quantization_that_is_left_is_an_error():
     model = qdq_conv(on_grid(np.random.default_rng(0), (5, 3, 1, 1))[1], np.zeros(5))
     model.graph.node[3].op_type = "FakeQuantWithMinMaxVars"

@@ -10,7 +10,7 @@ from common.config import ConfigError
 from common.runtime import open_model
 from common.runtime._htp_worker import from_bytes, read_message, to_bytes, write_message
 from common.runtime.htp_emulator import HtpEmulator
-from common.runtime.socs import SOCS, soc_named
+from common.socs import SOCS, soc_named
 
 needs_qnn = pytest.mark.skipif(
     importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"

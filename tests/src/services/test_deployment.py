@@ -157,7 +157,8 @@ def test_preprocessing_and_roles_are_data(package):
         "scale": 1 / 127.5, "offset": -1.0,
     }  # fmt: skip
     manifest = _read(package / "package.json")
-    assert manifest["chip"] == {"name": "QCS8550", "soc_model": 66, "hexagon": "v73"}
+    chip = {"name": "QCS8550", "soc_model": 66, "hexagon": "v73", "performance_mode": "burst"}
+    assert manifest["chip"] == chip
     assert (manifest["embedding_dim"], manifest["precision"]) == (DIM, "int8")
     assert set(manifest["files"]) == {"onnx", "tflite", "qnn_context", "qnn_context_binary", "dlc"}
     assert all((package / name).is_file() for name in manifest["files"].values())

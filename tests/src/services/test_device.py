@@ -35,8 +35,8 @@ def calls(monkeypatch):
             return PROFILE
 
     class Sdk:
-        def __init__(self, soc):
-            asked.append(("sdk", soc))
+        def __init__(self, soc, performance_mode="burst"):
+            asked.append(("sdk", soc, performance_mode))
 
         def require_device(self):
             raise ConfigError("adb shows no device")
@@ -45,8 +45,8 @@ def calls(monkeypatch):
             asked.append(("convert", out_path.name))
             return out_path
 
-        def compile(self, dlc, out_path):
-            asked.append(("compile", out_path.name))
+        def compile(self, dlc, out_path, vtcm_mb, graph_optimization):
+            asked.append(("compile", out_path.name, vtcm_mb, graph_optimization))
             return out_path
 
         def run(self, context, onnx_path, images):
@@ -69,7 +69,7 @@ def test_without_a_device_nothing_is_asked(calls):
 def test_what_is_missing_is_said_before_the_run(calls):
     with pytest.raises(ConfigError, match="adb shows no device"):
         _device.require_device(section(device="qairt_sdk", board="SM8650"))
-    assert calls == [("sdk", "SM8650")]
+    assert calls == [("sdk", "SM8650", "burst")]
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,12 @@ def test_what_is_missing_is_said_before_the_run(calls):
     [
         ({"device": "ai_hub"}, [("hub", "QCS8550 (Proxy)"), ("compile", "net_ai_hub.dlc")]),
         (
-            {"device": "qairt_sdk"},
-            [("sdk", "QCS8550"), ("convert", "net_qairt_sdk.dlc"), ("compile", "net_qairt_sdk.bin")],
+            {"device": "qairt_sdk", "vtcm_mb": 4, "graph_optimization": 1, "performance_mode": "balanced"},
+            [
+                ("sdk", "QCS8550", "balanced"),
+                ("convert", "net_qairt_sdk.dlc"),
+                ("compile", "net_qairt_sdk.bin", 4, 1),
+            ],
         ),
     ],
 )
