@@ -214,7 +214,7 @@ def start_from_single(network: keras.Model, single: keras.Model) -> list[Copied]
 def table_of_copies(network: keras.Model, copied: Sequence[Copied]) -> str:
     """Return what `start_from_single` copied as text, a line for each kind of target, and what is new."""
     lines = [f"{'layers':>8}  {'weights':>11}  first and last of them"]
-    for what, is_own in (("into both stems", False), ("into the trunk", True)):
+    for what, is_own in (("of each modality", False), ("of the trunk", True)):
         rows = [row for row in copied if (row.targets[0] == row.source) == is_own]
         if rows:
             weights = sum(row.weights for row in rows)

@@ -11,8 +11,7 @@ _STAGES = ((24, 2), (48, 2), (64, 1), (96, 2), (128, 1), (192, 2))
 def plain_cnn(input_shape: tuple[int, int, int] = (128, 64, 3)) -> keras.Model:
     """Build six plain 3x3 convolutions: rescaled images (N, H, W, C) to features (N, 192).
 
-    A network for experiments on a CPU: dense convolutions are what it computes fastest, so that this one trains several
-    times as fast as a MobileNet of the same accuracy.
+    A network for experiments on a CPU: dense convolutions are what it computes fastest.
 
     Args:
         input_shape: Height, width and channels.

@@ -451,7 +451,7 @@ def _saver(
     pixels, rescaled = {}, {}
     for name, shape in input_shapes(network).items():
         prefix = f"{name}_" if name else ""
-        pixels[name] = keras.Input(shape, name=f"{prefix}pixels")
+        pixels[name] = keras.Input(shape, name=name or "pixels")
         own = preprocessing.of_shape(shape)
         rescaling = keras.layers.Rescaling(own.scale, own.offset, name=f"{prefix}rescaling")
         rescaled[name] = rescaling(pixels[name])

@@ -20,6 +20,9 @@ SMALL = [
 ]
 
 
+OF_ONE_CHANNEL = "model.arguments={backbone: plain_cnn, thermal_channels: 1, neck: per_modality}"
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("vireid")
@@ -54,7 +57,7 @@ def phase1(start):
 
 @pytest.fixture(scope="module")
 def phase2(start, phase1):
-    return start("phase2_agw", "training.batch_size=16", "training.epochs=2")
+    return start("phase2_agw", "training.batch_size=16", "training.epochs=2", OF_ONE_CHANNEL)
 
 
 def metrics(folder):
@@ -78,7 +81,7 @@ def test_phase_1_sees_visible_images_only_and_is_tested_on_both(phase1):
 
 def test_phase_2_starts_from_it_and_is_tested_across_modalities(phase2):
     folder, printed = phase2
-    assert "into both stems: conv1 ... conv1_bn" in printed and "into the trunk: conv2 ... bnneck" in printed
+    assert "of each modality: conv1 ... bnneck" in printed and "of the trunk: conv2 ... conv6_bn" in printed
     assert {"weighted_regularized_triplet_loss"} <= set(
         (folder / "logs/metrics/train_metrics.csv").read_text().splitlines()[0].split(",")
     )
@@ -88,7 +91,7 @@ def test_phase_2_starts_from_it_and_is_tested_across_modalities(phase2):
 
 
 def test_a_resumed_training_of_two_modalities_is_the_same_bit_for_bit(start, phase2):
-    before, _ = start("phase2_agw", "training.batch_size=16", name="first_half")
+    before, _ = start("phase2_agw", "training.batch_size=16", OF_ONE_CHANNEL, name="first_half")
     after, printed = start(
         "phase2_agw",
         f"model.model_path={before}/saved_models/last_augmented_model.keras",
@@ -102,11 +105,11 @@ def test_a_resumed_training_of_two_modalities_is_the_same_bit_for_bit(start, pha
         np.testing.assert_array_equal(whole, halves)
 
 
-def test_channel_augmentation_shows_visible_images_twice(start, phase1):
-    folder, _ = start(
-        "phase2_agw_caj", "training.batch_size=24", "model.arguments={backbone: plain_cnn, thermal_channels: 1}",
-        "data_augmentation_thermal={}", "dataset.validation_split_by=image", "operation_mode=training",
-    )  # fmt: skip
+def test_channel_augmentation_shows_visible_images_twice_and_known_people_validate(start, phase1):
+    folder, printed = start("phase2_agw_caj", "training.batch_size=24", "dataset.arguments={train_val: True}")
+    logged = (folder / "logs/metrics/train_metrics.csv").read_text().splitlines()[0]
+    assert {"channel_augmented_joint_loss", "val_accuracy", "val_loss"} <= set(logged.split(","))
+    assert "of the same identities" in printed
     assert (folder / "saved_models/best_model.keras").stat().st_size > 0
 
 
