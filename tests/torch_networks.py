@@ -18,10 +18,10 @@ class Bottleneck(nn.Module):
         self.downsample = nn.Sequential(projection, nn.BatchNorm2d(4 * width)) if downsample else None
 
     def forward(self, x):
-        y = self.bn1(self.conv1(x)).relu()
-        y = self.bn2(self.conv2(y)).relu()
+        y = self.bn1(self.conv1(x)).relu_()
+        y = self.bn2(self.conv2(y)).relu_()
         y = self.bn3(self.conv3(y))
-        return (y + (x if self.downsample is None else self.downsample(x))).relu()
+        return (y + (x if self.downsample is None else self.downsample(x))).relu_()
 
 
 class ResNet(nn.Module):
@@ -40,7 +40,7 @@ class ResNet(nn.Module):
             self.fc = nn.Linear(channels, classes)
 
     def stem(self, x):
-        return nn.functional.max_pool2d(self.bn1(self.conv1(x)).relu(), 3, 2, padding=1)
+        return nn.functional.max_pool2d(self.bn1(self.conv1(x)).relu_(), 3, 2, padding=1)
 
     def forward(self, x):
         return self.layer4(self.layer3(self.layer2(self.layer1(self.stem(x))))).mean(dim=(2, 3))
