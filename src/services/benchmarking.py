@@ -1,8 +1,8 @@
 """Benchmarking: compile for the NPU, run on its emulator, count, and time what this host can time."""
 
 import logging
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +20,12 @@ from common.run import Run, progress
 from common.runtime.open_model import open_model
 from src.data.pipeline import load_images
 from src.data.sample import Sample
-from src.data.selection import Data, preprocessing_for
+from src.data.selection import Data
 from src.schema import Config
 from src.services._device import device_metrics, device_table, layers_csv, require_device, run_on_device
 from src.services._embed import l2_normalize
+from src.services._target import Part, parts_of
+from src.training.validation import by_modality
 
 _LOGGER = logging.getLogger(__name__)
 _ESTIMATED_BOARD = "QCS8550"
@@ -43,18 +45,76 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             "benchmarking compares on test images: set dataset.test_query_path and test_gallery_path"
         )
     if model is not None:
-        preprocessing_for(config, model)
+        for modality, part in parts_of(config, model, next(iter(model.files))).items():
+            if not _images_of(data, modality):
+                raise ConfigError(
+                    f"benchmarking compares on test images of every modality that {part.path} takes, but none is "
+                    f"{modality}: set dataset.test_query_path and test_gallery_path to images of both"
+                )
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
-    """Benchmark a model."""
+    """Benchmark a model; one for two modalities is two graphs, each with its own numbers: `thermal/npu/operators`."""
     assert model is not None
     folder = run.make("benchmarking")
-    images = load_images(
-        _spread(data.query, config.benchmarking.parity_images), preprocessing_for(config, model)
+    role = "onnx" if "onnx" in model.files else next(iter(model.files))
+    parts = parts_of(config, model, role)
+    found: dict[str, tuple[Report, Model | None]] = {}
+    for modality, part in parts.items():
+        own = folder / modality
+        own.mkdir(exist_ok=True)
+        one = model.by_input[modality] if model.input_name else model
+        if modality and not model.input_name:
+            preprocessing = part.preprocessing
+            one = replace(
+                one,
+                input_name=modality,
+                input_shape=preprocessing.input_shape,
+                preprocessing=asdict(preprocessing),
+            )
+        images = load_images(
+            _spread(_images_of(data, modality), config.benchmarking.parity_images), part.preprocessing
+        )
+        found[modality] = _benchmark(config, one, part, images, own)
+    compiled = {modality: made for modality, (_, made) in found.items() if made is not None}
+    manifests = [
+        replace(made, siblings={m: other for m, other in compiled.items() if m != modality}).save()
+        for modality, made in compiled.items()
+    ]
+    return _together({modality: report for modality, (report, _) in found.items()}, manifests)
+
+
+def _images_of(data: Data, modality: str) -> Sequence[Sample]:
+    """The queries; of a modality its images among them, or in the gallery where the queries have none."""
+    own = ([s for s in part if modality in ("", s.modality)] for part in (data.query, data.gallery))
+    return next((samples for samples in own if samples), [])
+
+
+def _together(reports: Mapping[str, Report], manifests: Sequence[Path]) -> Report:
+    """One report of those of each modality, whose names stand before theirs."""
+    before = {modality: f"{modality}/" if modality else "" for modality in reports}
+    shown = {modality: f"{modality}: " if modality else "" for modality in reports}
+    notes = {
+        note if all(note in other.notes for other in reports.values()) else shown[modality] + note: None
+        for modality, report in reports.items()
+        for note in report.notes
+    }
+    return Report(
+        "benchmarking",
+        {before[m] + name: value for m, report in reports.items() for name, value in report.metrics.items()},
+        tuple(replace(t, title=shown[m] + t.title) for m, report in reports.items() for t in report.tables),
+        (*(file for report in reports.values() for file in report.files), *manifests),
+        tuple(notes),
     )
-    onnx_path = _onnx_file(model, folder)
+
+
+def _benchmark(
+    config: Config, model: Model, part: Part, images: np.ndarray, folder: Path
+) -> tuple[Report, Model | None]:
+    """What is measured of one graph, and the compiled model where it can be compiled."""
+    onnx_path = _onnx_file(model, part, folder)
     metrics: dict[str, float] = {}
+    compiled: Model | None = None
     tables, files, notes = [], [], []
     if onnx_path is None:
         notes.append(f"{model.path.name} is not an ONNX or Keras model: it was not compiled for the NPU.")
@@ -75,7 +135,6 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
         compiled = replace(
             model, files={"qnn_context": compilation.context, "dlc": compilation.dlc}, source=model
         )
-        files.append(compiled.save())
         expected = _on_host(onnx_path, images)
         metrics |= _parity(expected, compilation.context, images)
         tables.append(_parity_table(metrics, len(images)))
@@ -93,7 +152,8 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     latencies = _latencies(config, model, onnx_path, images)
     tables.append(_latency_table(latencies))
     metrics |= {f"{name}/host/{key}": value for name, row in latencies.items() for key, value in row.items()}
-    return Report("benchmarking", metrics, tuple(tables), tuple(files), tuple(notes))
+    report = Report("benchmarking", metrics, tuple(tables), tuple(files), tuple(notes))
+    return report, compiled
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
@@ -101,8 +161,8 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     return [samples[i] for i in np.unique(np.linspace(0, len(samples) - 1, count).astype(int))]
 
 
-def _onnx_file(model: Model, folder: Path) -> Path | None:
-    """The model's ONNX file; a float Keras model is exported."""
+def _onnx_file(model: Model, part: Part, folder: Path) -> Path | None:
+    """The part's ONNX file; one of a float Keras model is exported."""
     if "onnx" in model.files:
         return model.files["onnx"]
     if "keras" not in model.files:
@@ -111,8 +171,11 @@ def _onnx_file(model: Model, folder: Path) -> Path | None:
 
     from common.quantization.onnx_export import export_onnx
 
-    path = folder / f"{model.name}.onnx"
+    name = f"{model.name}_{part.input_name}" if part.input_name else model.name
+    path = folder / f"{name}.onnx"
     network = keras.saving.load_model(model.files["keras"], compile=False, safe_mode=True)
+    if part.input_name:
+        network = by_modality(network)[part.input_name]
     path.write_bytes(export_onnx(network).SerializeToString())
     return path
 

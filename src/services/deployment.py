@@ -3,7 +3,7 @@
 import json
 import logging
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,8 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             )
         return
     assert model is not None  # a chain that trains also quantizes
-    _check_model(config, model)
+    for part in model.by_input.values():
+        _check_model(config, part)
 
 
 def _check_model(config: Config, model: Model) -> None:
@@ -70,50 +71,86 @@ def _check_model(config: Config, model: Model) -> None:
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
-    """Compile a quantized model, package it, and judge it by the checklist."""
+    """Compile a quantized model, package it, and judge it by the checklist.
+
+    A model for two modalities is two graphs in two packages, `package_visible` and `package_thermal`, whose embeddings
+    are compared with one another.
+    """
     assert model is not None
-    section, folder, onnx_path = config.deployment, run.make("deployment"), model.files["onnx"]
-    require_free_space(folder, _COPIES * onnx_path.stat().st_size, "the package and its parts")
+    section, folder, parts = config.deployment, run.make("deployment"), model.by_input
+    size = sum(part.files["onnx"].stat().st_size for part in parts.values())
+    require_free_space(folder, _COPIES * size, "the package and its parts")
     reports = reports_of(run.folder, config.services)
     with tempfile.TemporaryDirectory(prefix=".compiled_", dir=folder) as scratch:
-        compilation = compile_htp(onnx_path, Path(scratch), section.board, section.compiler_options)
-        compilation.require_complete().require_integer()
-        compiled = _compiled(compilation)
-        size = max(compiled[role].stat().st_size for role in ("qnn_context_binary", "dlc"))
+        compilations = {
+            name: compile_htp(
+                part.files["onnx"], Path(scratch, name), section.board, section.compiler_options
+            )
+            for name, part in parts.items()
+        }
+        loaded = sum(_bytes(compilation) for compilation in compilations.values())
         findings = gate.judge(
             requirements(section.gate),
-            measured({name: report.metrics for name, report in reports.items()}, size) | stated(section.gate),
+            measured({name: report.metrics for name, report in reports.items()}, loaded)
+            | stated(section.gate),
         )
-        checklist = gate.table(findings)
-        parts = {"onnx": onnx_path, **compiled}
-        if "tflite" in model.files:
-            parts["tflite"] = model.files["tflite"]
-        file = inspect_onnx(onnx_path)
-        texts = {
-            "package.json": _json(_manifest(model, compilation, file, parts, section.performance_mode)),
-            "preprocessing.json": _json(_inputs(preprocessing_for(config, model), file)),
-            "gate.json": _json(gate.plain(findings)),
-            "MODEL_CARD.md": model_card(Facts(model, compilation, reports, checklist)),
-        }
-        thresholds = _thresholds(config, model, reports.get("evaluation"))
-        if thresholds is not None:
-            texts["thresholds.json"] = _json(thresholds)
-        others = [*encodings_files(onnx_path, Path(scratch)), *sorted(_RUNNERS.iterdir())]
-        files = {path.name: path for path in (*parts.values(), *others) if path.is_file()}
-        archive = write_package(folder / "package", {**files, **texts})
+        archives = [
+            _package(config, part, compilations[name], reports, findings, folder)
+            for name, part in parts.items()
+        ]
     judged = write_json(folder / "gate.json", gate.plain(findings))
     failed = gate.failure(findings)
     if failed is not None and section.gate.on_failure == "warn":
         _LOGGER.warning("deployment.gate: %s", failed)
-    metrics = {"package/bytes": float(archive.stat().st_size), **gate.metrics(findings)}
+    metrics = {
+        "package/bytes": float(sum(archive.stat().st_size for archive in archives)), **gate.metrics(findings)
+    }  # fmt: skip
+    has_thresholds = _thresholds(config, model, reports.get("evaluation")) is not None
     return Report(
         "deployment",
         metrics,
-        (_contents(folder / "package"), checklist),
-        (archive, judged),
-        _notes(archive, thresholds, "tflite" in parts),
+        (*(_contents(archive.with_suffix("")) for archive in archives), gate.table(findings)),
+        (*archives, judged),
+        _notes(archives, has_thresholds, "tflite" in model.files),
         None if failed is None or section.gate.on_failure == "warn" else f"deployment.gate: {failed}",
     )
+
+
+def _bytes(compilation: HtpCompilation) -> int:
+    """What a device loads: the larger of context binary and DLC."""
+    compilation.require_complete().require_integer()
+    compiled = _compiled(compilation)
+    return max(compiled[role].stat().st_size for role in ("qnn_context_binary", "dlc"))
+
+
+def _package(
+    config: Config,
+    model: Model,
+    compilation: HtpCompilation,
+    reports: Mapping[str, Report],
+    findings: Sequence[gate.Finding],
+    folder: Path,
+) -> Path:
+    """Write the package of one graph, beside the compiled files at first; returns the zip."""
+    onnx_path, compiled = model.files["onnx"], _compiled(compilation)
+    parts = {"onnx": onnx_path, **compiled}
+    if "tflite" in model.files:
+        parts["tflite"] = model.files["tflite"]
+    file = inspect_onnx(onnx_path)
+    mode = config.deployment.performance_mode
+    texts = {
+        "package.json": _json(_manifest(model, compilation, file, parts, mode)),
+        "preprocessing.json": _json(_inputs(preprocessing_for(config, model), file)),
+        "gate.json": _json(gate.plain(findings)),
+        "MODEL_CARD.md": model_card(Facts(model, compilation, reports, gate.table(findings))),
+    }
+    thresholds = _thresholds(config, model, reports.get("evaluation"))
+    if thresholds is not None:
+        texts["thresholds.json"] = _json(thresholds)
+    others = [*encodings_files(onnx_path, compiled["dlc"].parent), *sorted(_RUNNERS.iterdir())]
+    files = {path.name: path for path in (*parts.values(), *others) if path.is_file()}
+    name = f"package_{model.input_name}" if model.input_name else "package"
+    return write_package(folder / name, {**files, **texts})
 
 
 def _compiled(compilation: HtpCompilation) -> dict[str, Path]:
@@ -131,6 +168,7 @@ def _manifest(
 ) -> dict[str, Any]:
     """What the runners and applications read; each key occurs once."""
     return {
+        **({"modality": model.input_name} if model.input_name else {}),
         "files": {role: path.name for role, path in parts.items()},
         "output": file.output_name,
         "embedding_dim": file.embedding_dim,
@@ -200,9 +238,12 @@ def _contents(folder: Path) -> Table:
     return Table(f"Package {folder}", ("file", "size"), rows)
 
 
-def _notes(archive: Path, thresholds: Mapping[str, Any] | None, has_tflite: bool) -> tuple[str, ...]:
-    notes = [f"The package: {archive}; it runs alone: python {archive.with_suffix('') / 'runner.py'} IMAGE"]
-    if thresholds is None:
+def _notes(archives: Sequence[Path], has_thresholds: bool, has_tflite: bool) -> tuple[str, ...]:
+    notes = [
+        f"The package: {archive}; it runs alone: python {archive.with_suffix('') / 'runner.py'} IMAGE"
+        for archive in archives
+    ]
+    if not has_thresholds:
         notes.append("thresholds.json is absent: no evaluation of this run states a threshold.")
     if not has_tflite:
         notes.append("There is no .tflite in the package: the quantizer made none (tfmot_qat makes both).")

@@ -2,7 +2,10 @@
 
 import csv
 import importlib
+import importlib.util
 import json
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +18,12 @@ from PIL import Image
 from common.artifacts import Model
 from common.config import ConfigError, validate
 from common.run import Run
+from common.runtime import open_model
 from common.runtime.keras_file import image_inputs
+from src.data.pipeline import load_images
+from src.data.preprocessing import Preprocessing
+from src.data.sample import Sample
+from src.data.selection import Data
 from src.pipeline import SERVICES, _preflight, _starting_model
 from src.schema import Config
 from src.services import quantization
@@ -182,7 +190,9 @@ def test_baselines_and_the_random_network_have_directions_too(root, model, tmp_p
     section = {"baselines": ["mean_colour"], "random_network": True}
     report = _run(tmp_path, _config(root, "sysu_mm01", evaluation=section))
     for name in ("mean_colour", "random two"):
-        assert 0 <= report.metrics[f"baseline/{name}/thermal_to_visible_mAP"] < 1
+        directions = [key for key in report.metrics if key.startswith(f"baseline/{name}/") and "_to_" in key]
+        assert len(directions) == 2 * 4 and all(0 <= report.metrics[key] <= 1 for key in directions)
+    assert report.metrics["baseline/mean_colour/thermal_to_visible_mAP"] < 0.9
 
 
 def test_evaluation_with_pictures_of_both_modalities(root, model, tmp_path):
@@ -270,3 +280,76 @@ def test_a_file_of_one_modality_alone_refuses_images_of_the_other(root, int8, tm
         ConfigError, match="takes visible images, but among the query images are thermal ones"
     ):
         _run(tmp_path, config)
+
+
+needs_qnn = pytest.mark.skipif(
+    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
+)
+
+
+@pytest.mark.slow
+@needs_qnn
+@pytest.mark.parametrize("precision", ["float32", "int8"])
+def test_each_modality_is_benchmarked_as_a_graph_of_its_own(root, model, int8, tmp_path, precision):
+    path = model.path if precision == "float32" else int8[0] / "quantized_model_visible.onnx"
+    section = {"parity_images": 2, "latency_runs": 2}
+    config = _config(root, "sysu_mm01", "benchmarking", model={"model_path": str(path)}, benchmarking=section)
+    report = _run(tmp_path, config, "benchmarking")
+    for modality, parameters in (("visible", 3), ("thermal", 1)):
+        assert report.metrics[f"{modality}/model/parameters"] == parameters
+        assert report.metrics[f"{modality}/qnn_htp_emulator/parity_cosine_min"] > 0.9
+        assert report.metrics[f"{modality}/onnxruntime_cpu/host/p50_ms"] > 0
+        assert (tmp_path / f"benchmarking/{modality}/placement.json").is_file()
+        assert f"{modality}: Operator placement" in [table.title for table in report.tables]
+    assert sum("The emulator of onnxruntime-qnn" in note for note in report.notes) == 1
+    [context] = [
+        path for path in report.files if path.name.endswith(".json") and "thermal_qcs8550" in path.name
+    ]
+    compiled = Model.load(context.with_suffix(".onnx"))
+    assert compiled.input_name == "thermal" and set(compiled.siblings) == {"visible"}
+
+
+@needs_qnn
+def test_benchmarking_needs_an_image_of_each_modality(root, model, tmp_path):
+    folder = root / "sysu_mm01"
+    dataset = {"dataset_name": "market1501", "test_query_path": "query", "test_gallery_path": "gallery"}
+    config = _config(root, "sysu_mm01", "benchmarking", dataset=dataset)
+    visible = [Sample(folder / "cam1/0001/0001.jpg", 1, 1)]
+    service = importlib.import_module(SERVICES["benchmarking"])
+    with pytest.raises(ConfigError, match="none is thermal: set dataset.test_query_path"):
+        service.preflight(config, Data(query=visible, gallery=visible), _starting_model(config))
+
+
+@pytest.mark.slow
+@needs_qnn
+def test_deployment_packs_each_modality_and_its_runner_agrees(root, int8, tmp_path):
+    folder, made = int8
+    config = _config(
+        root, "sysu_mm01", "deployment", model={"model_path": str(folder / "quantized_model_visible.onnx")}
+    )
+    report = _run(tmp_path, config, "deployment")
+    assert {path.name for path in report.files} == {"package_visible.zip", "package_thermal.zip", "gate.json"}
+    for modality, channels in (("visible", 3), ("thermal", 1)):
+        package = tmp_path / f"deployment/package_{modality}"
+        assert json.loads((package / "package.json").read_text())["modality"] == modality
+        [taken] = json.loads((package / "preprocessing.json").read_text())["inputs"]
+        assert taken["channels"] == channels
+        assert f"| takes | {modality} images |" in (package / "MODEL_CARD.md").read_text()
+        image = root / f"sysu_mm01/cam{3 if channels == 1 else 1}/0001/0001.jpg"
+        answer = subprocess.run(
+            [sys.executable, package / "runner.py", "--cpu", image],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        with open_model(made.by_input[modality].path) as runtime:
+            preprocessing = Preprocessing(**made.by_input[modality].preprocessing)
+            [expected] = runtime.embed(load_images([Sample(image, 1, 1)], preprocessing))
+        embedding = np.array(json.loads(answer.stdout)["embedding"])
+        np.testing.assert_allclose(embedding, expected / np.linalg.norm(expected), atol=0.02)
+    packages = [tmp_path / f"deployment/package_{modality}" for modality in ("visible", "thermal")]
+    loaded = [
+        max(path.stat().st_size for path in package.iterdir() if path.suffix in (".bin", ".dlc"))
+        for package in packages
+    ]
+    assert report.metrics["gate/size_mb/value"] == pytest.approx(sum(loaded) / 1e6)
