@@ -7,7 +7,9 @@ Afterwards TensorFlow's trace of our step says which operations its time goes to
 
 PyTorch is no dependency of the product: TORCH_PYTHON names the Python of an environment that has torch==2.13.0. Without
 it, one is made in experiments_outputs/ (a large download).
-About fifteen minutes on 2 cores. `--short` measures little and holds nothing to the bars.
+About five minutes on 2 cores that do nothing else: beside other work PyTorch, whose threads wait for one another after
+every operation, slows down far more than TensorFlow, and the ratio means nothing. `--short` measures little and holds
+nothing to the bars.
 """
 
 import argparse
@@ -121,8 +123,9 @@ def main() -> int:
     parser.add_argument("--short", action="store_true", help="few steps, no bars")
     short = parser.parse_args().short
     warm_up, count, rounds = (1, 1, 2) if short else (3, 2, 7)
+    cores, load = len(os.sched_getaffinity(0)), os.getloadavg()[0]
     print(
-        f"ResNet-50, batch {BATCH}, {SHAPE[0]}x{SHAPE[1]}, {len(os.sched_getaffinity(0))} cores", flush=True
+        f"ResNet-50, batch {BATCH}, {SHAPE[0]}x{SHAPE[1]}, {cores} cores, load before {load:.1f}", flush=True
     )
     ours = {precision: keras_step(precision) for precision in BARS}
     seconds: dict[tuple[str, str], list[float]] = {}
