@@ -1,7 +1,8 @@
-"""Clustering by its name in the YAML: sparse distances, absent = 1, to clusters; no N x N array is made.
+"""Clustering by its name in the YAML: sparse distances, as `jaccard_distance` returns them, to clusters.
 
 Each takes the distances of N points and, if points stand for several images (a track), the number of images of each.
-Each returns the cluster of every point, integers (N,) from 0 on, the largest first; -1 is noise.
+Each returns the cluster of every point, integers (N,) from 0 on, the largest first; -1 is noise. Only `agglomerative`
+makes an array of all pairs, among points that hang together.
 """
 
 import numpy as np
@@ -38,7 +39,10 @@ def hdbscan(
     min_cluster_size: int = 4,
     min_samples: int = 4,
 ) -> np.ndarray:
-    """HDBSCAN: the clusters that last longest over all eps; a point of `min_cluster_size` images is at least one."""
+    """HDBSCAN: the clusters that last longest over all eps.
+
+    `min_samples` and `min_cluster_size` count points; a point of `min_cluster_size` images is a cluster at least.
+    """
     n = distances.shape[0]
     if min_cluster_size < 2 or not 1 <= min_samples <= n:
         raise ValueError(

@@ -94,6 +94,20 @@ def pool(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return present, _unit(means), images
 
 
+def pairs_among(present: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Return the pairs of groups that are both present, as places among the present ones.
+
+    Args:
+        present: Groups, ascending, as `pool` returns them (G,).
+        pairs: Pairs of groups, as `cannot_link` returns them (P, 2).
+
+    Returns:
+        Pairs of points for `separate` (Q, 2), Q <= P.
+    """
+    kept = pairs[np.isin(pairs, present).all(axis=1)]
+    return np.searchsorted(present, kept)
+
+
 def separate(
     labels: np.ndarray,
     distances: scipy.sparse.csr_array,

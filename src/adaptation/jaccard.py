@@ -43,12 +43,7 @@ def jaccard_distance(features: np.ndarray, k1: int = 30, k2: int = 6) -> scipy.s
     if k2 > 1:
         encoding = adjacency(neighbours[:, :k2], n) @ encoding
         encoding.data /= k2
-    encoding.sort_indices()
-    below = _similarities(encoding).T.tocsr()
-    distances = below + below.T.tocsr()  # the diagonal twice
-    np.minimum(distances.data, 1, out=distances.data)
-    np.subtract(1, distances.data, out=distances.data)
-    return distances
+    return _whole(_upper_halves(encoding))
 
 
 def _normalised(features: np.ndarray) -> np.ndarray:
@@ -81,33 +76,61 @@ def _encoding(points: np.ndarray, pattern: scipy.sparse.csr_array) -> scipy.spar
     return scipy.sparse.csr_array((weights, columns, starts), pattern.shape)
 
 
-def _similarities(encoding: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """Return (sum of minima) / (sum of maxima) of rows that sum to 1, on and above the diagonal: (N, N).
+def _upper_halves(encoding: scipy.sparse.csr_array) -> list[scipy.sparse.csr_array]:
+    """Return 1 - (sum of minima) / (sum of maxima) of rows that sum to 1, above the diagonal, in blocks of rows (n, N).
 
-    Two rows are compared where they share a column: each entry of a row meets itself and those below in its column.
+    Two rows are compared where they share a column: each entry of a row meets those below it in its column.
     """
     n = encoding.shape[0]
     starts, columns, weights = encoding.indptr, encoding.indices, encoding.data
     by_column = scipy.sparse.csr_array((np.arange(encoding.nnz), columns, starts), encoding.shape).tocsc()
     holders, held = by_column.indices, weights[by_column.data]
-    place = np.empty(encoding.nnz, np.int64)  # of each entry of a row, in its column
-    place[by_column.data] = np.arange(encoding.nnz)
-    meetings = by_column.indptr[1:][columns] - place
+    below = np.empty(encoding.nnz, np.int64)  # of each entry of a row, where its column goes on
+    below[by_column.data] = np.arange(1, encoding.nnz + 1)
+    meetings = by_column.indptr[1:][columns] - below
     before = np.concatenate([[0], np.cumsum(meetings)])  # meetings of the entries above
     identity = scipy.sparse.eye_array(n, dtype=np.float32, format="csr")
 
     def compare(first: int, end: int) -> scipy.sparse.csr_array:
         entries, row_starts = slice(starts[first], starts[end]), before[starts[first : end + 1]]
         times = meetings[entries]
-        cells = np.arange(row_starts[0], row_starts[-1]) + np.repeat(place[entries] - before[entries], times)
+        cells = np.arange(row_starts[0], row_starts[-1]) + np.repeat(below[entries] - before[entries], times)
         minima = np.minimum(held[cells], np.repeat(weights[entries], times))
         indptr = (row_starts - row_starts[0]).astype(holders.dtype)
         terms = scipy.sparse.csr_array((minima, holders[cells], indptr), (end - first, n))
         shared = terms @ identity  # sums what is in the same place, in linear time
-        shared.data /= 2 - shared.data
+        shared.data = np.maximum(1 - shared.data / (2 - shared.data), 0)
         return shared
 
     ends = np.searchsorted(before[starts], np.arange(_MEETINGS, before[-1], _MEETINGS))
     bounds = np.unique(np.concatenate([[0], ends, [n]]))
     with ThreadPoolExecutor(_WORKERS) as pool:
-        return scipy.sparse.vstack(list(pool.map(compare, bounds[:-1], bounds[1:])), format="csr")
+        return list(pool.map(compare, bounds[:-1], bounds[1:]))
+
+
+def _whole(halves: list[scipy.sparse.csr_array]) -> scipy.sparse.csr_array:
+    """Return the symmetric matrix (N, N) with a diagonal of 0, and empty the list of its upper halves.
+
+    A row is what mirrors the rows above it, the diagonal, and its own half. It is written to its place at once: sums of
+    scipy would hold everything twice.
+    """
+    n = halves[0].shape[1]
+    mirrored = sum(np.bincount(half.indices, minlength=n) for half in halves)
+    own = np.concatenate([np.diff(half.indptr) for half in halves])
+    indptr = np.concatenate([[0], np.cumsum(mirrored + 1 + own)])
+    index = scipy.sparse.get_index_dtype(maxval=int(max(indptr[-1], n)))
+    indices, data = np.empty(indptr[-1], index), np.empty(indptr[-1], np.float32)
+    diagonal = indptr[:-1] + mirrored
+    indices[diagonal], data[diagonal] = np.arange(n), 0
+    free, first = indptr[:-1].copy(), 0
+    halves.reverse()
+    while halves:
+        below = halves.pop().tocsc()
+        above = below.tocsr()  # sorted by now
+        rows = slice(first, first + above.shape[0])
+        for part, starts, offset in ((above, diagonal[rows] + 1, 0), (below, free, first)):
+            places = np.arange(part.nnz) + np.repeat(starts - part.indptr[:-1], np.diff(part.indptr))
+            indices[places], data[places] = part.indices + offset, part.data
+        free += np.diff(below.indptr)
+        first = rows.stop
+    return scipy.sparse.csr_array((data, indices, indptr.astype(index)), (n, n))

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from common.k_reciprocal import expanded_k_reciprocal
 from src.adaptation import _neighbours, jaccard
@@ -66,7 +67,8 @@ def test_only_what_is_below_1_is_stored_with_the_diagonal():
     assert distances.nnz == np.count_nonzero(expected) < expected.size / 2
     assert (distances.diagonal() == 0).all()
     assert abs(distances - distances.T).max() == 0
-    assert distances.has_canonical_format
+    assert scipy.sparse.csr_array((distances.data, distances.indices, distances.indptr)).has_canonical_format
+    assert distances.indices.dtype == distances.indptr.dtype == np.int32
 
 
 def test_copies_of_an_image_are_close_and_a_distance_of_0_is_stored():
