@@ -488,6 +488,8 @@ class Training(Strict):
     """All terms of the loss, `[{name, weight, on, schedule, ...arguments}]`, in place of the two keys above."""
     sampler: Literal["identities", "cross_modal"] | None = None
     """Batches of P x K images, or of P x K visible and as many thermal ones; by the network's inputs if not set."""
+    head_rate: Positive = 1.0
+    """Factor on the learning rate of neck and classifier, such as 10 in AGW's recipe; for SGD, which it scales."""
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     """16-bit computation; the saved model is float32."""
     callbacks: Callbacks = {}
@@ -516,6 +518,15 @@ class Training(Strict):
             raise ValueError(
                 "triplet_loss needs a positive and a negative in the batch: images_per_identity of at least 2 and "
                 f"batch_size of at least 2 identities, received {self.images_per_identity} and {self.batch_size}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _head_rate_has_an_effect(self) -> "Training":
+        if self.head_rate != 1 and self.optimizer.name != "SGD":
+            raise ValueError(
+                f"head_rate scales gradients, of whose scale not every optimizer takes notice: expected optimizer SGD, "
+                f"received {self.optimizer.name}"
             )
         return self
 

@@ -317,8 +317,11 @@ def _fit(
             optimizer = _restored(start.optimizer, trained)
         trained.compile(optimizer=optimizer, jit_compile=False)
         step = make_training_step(
-            trained, optimizer, losses, not distribution.is_distributed, batches.by_modality
-        )
+            trained, optimizer, losses,
+            compiled=not distribution.is_distributed,
+            by_modality=batches.by_modality,
+            head_rate=training.head_rate,
+        )  # fmt: skip
     if distribution.is_distributed:
         take_whole_gradients(optimizer)
         step = distribution.over_replicas(step)

@@ -1,6 +1,6 @@
 """One optimization step and one validation step of a re-identification network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -14,6 +14,7 @@ from src.registries import LOSSES, logged_loss
 from src.schema import Loss, Training
 from src.training.distribution import mean_over_replicas, whole_batch
 
+_HEAD = ("bnneck", "logits")
 Losses = Mapping[str, tuple[Any, Callable[[Mapping[str, Any], Any], Any]]]
 """Name to (weight, function of the network's outputs and the labels); a weight is a number or a scalar variable.
 
@@ -119,6 +120,7 @@ def make_training_step(
     losses: Losses,
     compiled: bool = True,
     by_modality: bool = False,
+    head_rate: float = 1.0,
 ) -> Callable[[Any, Any], dict[str, Any]]:
     """Return `step(images, labels)`, which updates the network once and returns the scalars of `forward`.
 
@@ -131,10 +133,12 @@ def make_training_step(
         compiled: False runs eagerly, for a strategy that traces it itself, and for tests: tracing a deep network
             takes tens of seconds.
         by_modality: Whether images are a dict of modalities also where the network has one input.
+        head_rate: Factor on the gradients of neck and classifier.
     """
     import tensorflow as tf
 
     variables = network.trainable_variables
+    rates = [head_rate if name.startswith(_HEAD) else 1.0 for name in _layers_of(network, variables)]
     optimizer.build(variables)
 
     def step(images: Any, labels: Any) -> dict[str, Any]:
@@ -144,12 +148,22 @@ def make_training_step(
             scaled = optimizer.scale_loss(total)
         gradients = mean_over_replicas(tape.gradient(scaled, [v.value for v in variables]))
         # No loss need see the classifier.
-        moved = [pair for pair in zip(gradients, variables, strict=True) if pair[0] is not None]
+        moved = [
+            (g if rate == 1 else g * rate, v)
+            for g, rate, v in zip(gradients, rates, variables, strict=True)
+            if g is not None
+        ]
         optimizer.apply([gradient for gradient, _ in moved], [variable for _, variable in moved])
         scalars["loss"] = total
         return dict(zip(scalars, mean_over_replicas(list(scalars.values())), strict=True))
 
     return _compile(step, network, by_modality) if compiled else step
+
+
+def _layers_of(network: keras.Model, variables: Sequence[Any]) -> list[str]:
+    """Name of the layer that holds each variable."""
+    names = {id(v): layer.name for layer in network.layers for v in layer.trainable_variables}
+    return [names[id(variable)] for variable in variables]
 
 
 def make_validation_step(

@@ -1,6 +1,13 @@
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 
-from src.services.training import _with_best
+from common.artifacts import Model
+from common.config import ConfigError, validate
+from src.data.sample import Sample
+from src.schema import Config, Training
+from src.services.training import _as_before, _check_batch, _preprocessing, _searched, _with_best
 from src.training.checkpoint import Best, Progress
 
 FILES = ("best_augmented_model.keras", "best_model.keras")
@@ -35,3 +42,57 @@ def test_a_training_without_a_best_epoch_has_nothing_to_keep(checkpoint, tmp_pat
     done = Progress(Best("val_loss", "min"), step=2)
     assert _with_best(done, checkpoint, tmp_path) == done
     assert [path.name for path in tmp_path.iterdir()] == ["before"] and not caplog.text
+
+
+TRAINING = {"batch_size": 8, "epochs": 1, "optimizer": "SGD", "images_per_identity": 2}
+
+
+def _config(preprocessing=None, **training):
+    raw = {
+        "operation_mode": "training",
+        "model": {"model_path": "m.keras"},
+        "dataset": {"training_path": "t"},
+        "training": {**TRAINING, **training},
+        "preprocessing": preprocessing,
+    }
+    return validate(Config, raw)
+
+
+def _model(path):
+    recorded = {"input_shape": (64, 32, 3), "scale": 1 / 255, "offset": 0.0}
+    return Model({"keras": path / "m.keras"}, "float32", (64, 32, 3), 8, preprocessing=recorded)
+
+
+def test_a_training_from_a_model_takes_its_preprocessing_unless_another_is_stated(tmp_path, caplog):
+    stated, shape = {"rescaling": {"scale": 0.5, "offset": 0}}, (64, 32, 3)
+    assert _preprocessing(_config(), None, shape).scale == 1 / 127.5
+    assert _preprocessing(_config(), _model(tmp_path), shape).scale == 1 / 255
+    assert _preprocessing(_config(stated), _model(tmp_path), shape).scale == 0.5
+    assert not caplog.text
+    resumed = _config(stated, resume_training=True)
+    assert _preprocessing(resumed, _model(tmp_path), shape).scale == 1 / 255
+    assert "preprocessing differs from what" in caplog.text
+
+
+def test_across_modalities_thermal_images_search_visible_ones(tmp_path):
+    samples = [Sample(tmp_path / f"{n}.jpg", n // 4, 1, ("visible", "thermal")[n % 2]) for n in range(8)]
+    query, gallery = _searched(samples, by_modality=True)
+    assert {s.modality for s in query} == {"thermal"} and {s.modality for s in gallery} == {"visible"}
+    assert len(query) == len(gallery) == 4
+    query, _ = _searched(samples, by_modality=False)
+    assert len(query) == 2  # one image of each person and camera
+
+
+def test_batches_of_two_modalities_are_for_one_device():
+    batches = SimpleNamespace(p=4, labels=np.arange(8), by_modality=True, check=lambda: None)
+    training = validate(Training, {**TRAINING, "distribution": "mirrored"})
+    distribution = SimpleNamespace(is_distributed=True, replicas=2)
+    with pytest.raises(ConfigError, match="distribution: mirrored divides batches of one modality"):
+        _check_batch(training, batches, distribution)
+
+
+def test_a_resumed_training_has_the_losses_that_are_stated_now(caplog):
+    now = validate(Training, {**TRAINING, "losses": [{"name": "triplet"}], "dropout": 0.5})
+    kept = _as_before(now, validate(Training, TRAINING).model_dump(mode="json"))
+    assert ([term.name for term in kept.terms], kept.dropout) == (["triplet"], 0.0)
+    assert "training.dropout cannot change when a training is resumed" in caplog.text

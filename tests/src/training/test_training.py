@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from common.config import ConfigError
+from common.config import ConfigError, validate
 from common.layers.rewrite import with_fused_batch_norm
 from src.data.sample import Sample
 from src.models._head import embedding_model, reid_network
@@ -74,6 +74,28 @@ def test_a_compiled_step_equals_an_eager_one():
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)
     for first, second in zip(results[0][1], results[1][1], strict=True):
         np.testing.assert_allclose(first, second, atol=1e-5)
+
+
+def test_neck_and_classifier_may_learn_faster():
+    moves = {}
+    for rate in (1.0, 10.0):
+        network = _network()
+        before = [v.numpy() for v in network.trainable_variables]
+        batch, sgd = next(_batches(1)), keras.optimizers.SGD(1e-3)
+        make_training_step(network, sgd, losses_of(_training()), compiled=False, head_rate=rate)(
+            batch["images"], batch["labels"]
+        )
+        moves[rate] = [v.numpy() - old for v, old in zip(network.trainable_variables, before, strict=True)]
+    paths = [variable.path for variable in network.trainable_variables]
+    assert paths[-2:] == ["bnneck/gamma", "logits/kernel"]
+    for path, slow, fast in zip(paths, *moves.values(), strict=True):
+        factor = 10.0 if path.startswith(("bnneck", "logits")) else 1.0
+        np.testing.assert_allclose(fast, factor * slow, rtol=2e-3, atol=1e-6)
+
+
+def test_an_optimizer_that_does_not_see_the_scale_of_gradients_is_refused():
+    with pytest.raises(ConfigError, match="head_rate scales gradients, .* expected optimizer SGD"):
+        validate(Training, {**_training().model_dump(mode="json"), "optimizer": "Adam", "head_rate": 10.0})
 
 
 def test_training_learns_what_can_be_learned():

@@ -23,7 +23,11 @@ TRAINING = Training.model_validate(
         "epochs": 1,
         "optimizer": "SGD",
         "images_per_identity": K,
-        "triplet_loss": {"strategy": "hard", "distance_metric": "euclidean"},
+        "losses": [
+            {"name": "cross_entropy"},
+            {"name": "triplet", "distance_metric": "euclidean"},
+            {"name": "center_loss", "weight": 0.01},
+        ],
     }
 )
 OPTIMIZERS = {
@@ -44,7 +48,7 @@ def network() -> keras.Model:
     x = keras.layers.Dense(8, use_bias=False, kernel_regularizer=keras.regularizers.L2(0.01))(
         keras.layers.GlobalAveragePooling2D()(x)
     )
-    return reid_network(keras.Model(images, x), P, bnneck=True)
+    return reid_network(keras.Model(images, x), P, bnneck=True, centers=True)
 
 
 def batches() -> list[tuple[tf.Tensor, tf.Tensor]]:
