@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import scipy.sparse
 
-from common.k_reciprocal import expanded_k_reciprocal
 from src.adaptation import _neighbours, jaccard
 from src.adaptation.jaccard import jaccard_distance
 
@@ -100,13 +99,6 @@ def test_many_points_are_searched_in_cells(monkeypatch):
     assert np.isfinite(near).all() and (near.diagonal() == 0).all()
     few = dense(jaccard_distance(x, 100, 4))
     assert np.isfinite(few).all() and few.min() == 0 and few.max() == 1
-
-
-def test_a_point_that_is_named_twice_counts_once():
-    twice = np.array([[0, 1, 0], [1, 0, 2], [2, 1, 2]])
-    once = [[0, 1], [1, 0, 2], [2, 1]]
-    expected = [[i in once[j] and j in once[i] for j in range(3)] for i in range(3)]
-    assert (expanded_k_reciprocal(twice, 1).toarray() > 0).tolist() == expected
 
 
 @pytest.mark.parametrize(
