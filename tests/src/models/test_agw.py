@@ -21,7 +21,14 @@ from src.losses.weighted_regularized_triplet import weighted_regularized_triplet
 from src.models._build import build_backbone
 from src.models._head import embedding_model, reid_network
 from src.models._non_local import non_local
-from src.models._two_stems import branches_of, input_in, start_from_single
+from src.models._two_stems import (
+    branches_of,
+    input_in,
+    input_shapes,
+    of_modality,
+    start_from_single,
+    table_of_copies,
+)
 from src.models.agw import _BACKBONES, agw
 from src.registries import MODELS
 from src.schema import ModelSection
@@ -303,6 +310,37 @@ def test_both_stems_start_from_the_stem_of_a_first_training(neck):
     for part in parts.values():
         name = "bnneck" if neck == "shared" else part.layers[-1].name
         np.testing.assert_array_equal(part.get_layer(name).gamma, single.get_layer("bnneck").gamma)
+
+
+@pytest.mark.parametrize("neck", ["shared", "per_modality"])
+def test_what_was_copied_and_what_is_new_is_counted(neck):
+    backbone = MODELS.get("plain_cnn")(SHAPE)
+    network = agw(SHAPE, backbone="plain_cnn", thermal_channels=1, neck=neck)
+    copied = start_from_single(network, embedding_model(reid_network(backbone, 4, bnneck=True)))
+    targets = {row.source: row.targets for row in copied}
+    assert targets["conv1"] == ("visible_conv1", "thermal_conv1") and targets["conv2"] == ("conv2",)
+    necks = {"shared": ("bnneck",), "per_modality": ("bnneck_visible", "bnneck_thermal")}
+    assert targets["bnneck"] == necks[neck]
+    assert sum(row.weights * (row.targets == (row.source,)) for row in copied) == 427_944 - 744 + 576 * (
+        neck == "shared"
+    )
+    first, *lines = table_of_copies(network, copied).splitlines()
+    assert "weights" in first and len(lines) == 3
+    assert "new: conv5_relu_non_local_" in lines[-1]
+
+
+@pytest.mark.parametrize("neck", ["shared", "per_modality"])
+def test_a_training_network_for_one_modality_gives_the_rows_of_both(neck):
+    network = lively(
+        reid_network(agw(SHAPE, thermal_channels=1, neck=neck, **SMALL), 4, dropout=0.5, centers=True)
+    )
+    assert input_shapes(network) == {"visible": SHAPE, "thermal": (*SHAPE[:2], 1)}
+    batch, outputs = images(channels=1), network(images(channels=1), training=False)
+    for modality, rows in (("visible", slice(0, 3)), ("thermal", slice(3, 5))):
+        part = of_modality(network, modality)
+        assert input_shapes(part) == {"": input_shapes(network)[modality]}
+        for name, value in part(batch[modality], training=False).items():
+            assert_same(value, np.asarray(outputs[name])[rows])
 
 
 def test_another_network_is_refused():
