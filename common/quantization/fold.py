@@ -9,6 +9,7 @@ import tensorflow as tf
 import tf_keras
 
 from common.quantization._gem import GeM
+from common.quantization._instance_norm import InstanceNormalization
 
 _WEIGHTED = (tf_keras.layers.Conv2D, tf_keras.layers.DepthwiseConv2D, tf_keras.layers.Dense)
 _POOLS = (tf_keras.layers.GlobalAveragePooling2D, tf_keras.layers.GlobalMaxPooling2D, GeM)
@@ -34,6 +35,7 @@ def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_ker
     - Pooled vectors (N, D) stay maps (N, 1, 1, D) up to the output, and dense layers on them become 1x1
       convolutions: an int8 dense layer has one scale for all its channels in TFLite.
     - A non-linear `activation` argument becomes an `Activation` layer behind its layer.
+    - A group norm with a group for each channel becomes an `InstanceNormalization` of four dimensions.
     - A sum or product of more than two becomes a chain of pairs, each of which is quantized; in one piece all but the
       last would stay float on the HTP.
 
@@ -155,7 +157,14 @@ def _twin(layer: tf_keras.layers.Layer, inputs: Any, is_folded: bool) -> tf_kera
         config |= {"activation": "linear", "use_bias": layer.use_bias or is_folded}
     if isinstance(layer, tf_keras.layers.Dense) and len(inputs.shape) == 4:
         return tf_keras.layers.Conv2D(layer.units, 1, use_bias=config["use_bias"], name=layer.name)
+    if isinstance(layer, tf_keras.layers.GroupNormalization) and _is_by_channel(layer, inputs):
+        config = {key: config[key] for key in ("name", "epsilon", "center", "scale")}
+        return InstanceNormalization(**config)
     return type(layer).from_config(config)
+
+
+def _is_by_channel(layer: tf_keras.layers.GroupNormalization, inputs: Any) -> bool:
+    return len(inputs.shape) == 4 and layer.axis in (-1, 3) and layer.groups in (-1, inputs.shape[-1])
 
 
 def _affine(batch_norm: tf_keras.layers.BatchNormalization) -> tuple[np.ndarray, np.ndarray]:

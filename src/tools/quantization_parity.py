@@ -189,7 +189,8 @@ def _randomize(network: "keras.Model", images: Images) -> None:
     """Give norms the statistics of the images, random scales, and shifts that leave most units active.
 
     With shifts around 0 each ReLU behind a batch norm makes a small difference 1.47 times larger in power, half of the
-    units over the variance of what is left: after fifty layers of random weights any rounding is as large as the image.
+    units over the variance of what is left: after fifty layers of random weights any rounding is as large as the image,
+    and a noise of half a grey step leaves a cosine of 0.8 between float embeddings of `resnet50`.
     With shifts of 1 to 2 standard deviations it is 1.02 to 1.12 times, more like a trained network.
     """
     import keras

@@ -1,4 +1,4 @@
-"""Sums and products of many, which the HTP would leave in float."""
+"""Forms that the HTP takes: pairs in place of many, instance norm in four dimensions."""
 
 import keras
 import numpy as np
@@ -10,6 +10,7 @@ from common.quantization.bridge import to_tf_keras
 from common.quantization.complete import export_qat_onnx
 from common.quantization.fold import fold_batch_norm
 from common.quantization.qat import prepare_qat
+from common.runtime import open_model
 
 
 def four_streams(join):
@@ -47,3 +48,45 @@ def test_a_sum_of_four_is_integer_on_the_npu(images, calibration, tmp_path):
     compiled = compile_htp(tmp_path / "sum.onnx", tmp_path)
     assert [row.kind for row in compiled.placement if row.type == "ElementWiseAdd"] == ["integer"] * 3
     assert compiled.counts.floating == 0
+
+
+def half_instance_norm(groups):
+    """The first layers of a block of IBN-a."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((32, 16, 3))
+    x = layers.Conv2D(8, 3, strides=2, padding="same", activation="relu")(images)
+    norm = layers.GroupNormalization(groups=groups, epsilon=1e-5, name="norm")
+    halves = [norm(layers.Conv2D(8, 1, use_bias=False)(x)), layers.Conv2D(8, 1)(x)]
+    x = layers.Conv2D(16, 3)(layers.ReLU()(layers.Concatenate()(halves)))
+    generator = np.random.default_rng(0)
+    norm.gamma.assign(generator.uniform(0.5, 1.5, 8))
+    norm.beta.assign(generator.uniform(-0.5, 0.5, 8))
+    return keras.Model(images, layers.GlobalAveragePooling2D()(x))
+
+
+@pytest.mark.parametrize(
+    ("groups", "kind"),
+    [(-1, "InstanceNormalization"), (8, "InstanceNormalization"), (4, "GroupNormalization")],
+)
+def test_a_norm_of_each_channel_has_four_dimensions(groups, kind, images):
+    model = half_instance_norm(groups)
+    folded = fold_batch_norm(to_tf_keras(model))
+    assert type(folded.get_layer("norm")).__name__ == kind
+    np.testing.assert_allclose(folded(images), model(images), atol=1e-5)
+    again = type(folded).from_config(folded.get_config())
+    again.set_weights(folded.get_weights())
+    np.testing.assert_array_equal(again(images), folded(images))
+
+
+def test_an_instance_norm_runs_on_the_npu_in_float_and_everything_else_is_integer(
+    images, calibration, tmp_path, cosine
+):
+    pytest.importorskip("onnxruntime_qnn", reason="onnxruntime-qnn is for Linux x86-64")
+    quantized = prepare_qat(half_instance_norm(-1), calibration)
+    (tmp_path / "norm.onnx").write_bytes(export_qat_onnx(quantized).SerializeToString())
+    compiled = compile_htp(tmp_path / "norm.onnx", tmp_path).require_complete().require_integer()
+    floating = [row.name for row in compiled.placement if row.kind == "float"]
+    assert floating and all("quant_norm/" in name for name in floating)
+    with open_model(compiled.context, threads=1) as emulator:
+        received = emulator.embed(images)
+    assert cosine(received, quantized(images, training=False)) > 0.9995
