@@ -23,8 +23,12 @@ from common.quantization.fold import consumers
 _L = tf_keras.layers
 SMALLEST_CHANNEL = 1e-5
 """Smallest range of a channel, relative to its kernel's: the scale of a pruned channel must carry its bias."""
+UNIT_SCALE = 1 / 256
+"""Of TFLite's int8 sigmoid."""
+LEAST_STEPS, MOST_STEPS = 15, 4096
+"""Of input x kernel in an output step, where an odd number is near and means something in float32."""
 KERNELS = {_L.Conv2D: "kernel", _L.DepthwiseConv2D: "depthwise_kernel", _L.Dense: "kernel"}
-_SAME_GRID = (
+SAME_GRID = (
     _L.MaxPooling2D,
     _L.ZeroPadding2D,
     _L.Cropping2D,
@@ -37,32 +41,60 @@ FLOAT_LAYERS = (_L.BatchNormalization, _L.LayerNormalization, _L.GroupNormalizat
 _FUSES_RELU = (*KERNELS, _L.Add)
 
 
+def _odd_scale(least: tf.Tensor, input_scale: tf.Tensor, output_scale: tf.Tensor) -> tf.Tensor:
+    """Smallest scale from `least` on with which an output step is R steps of input x kernel, R odd (see `grids`).
+
+    The scale stays as it is where a grid is unknown and where R is very small or large.
+    """
+    steps = tf.math.divide_no_nan(output_scale, input_scale * least)
+    odd = 2 * tf.floor((steps - 1) / 2) + 1
+    is_near = (steps >= LEAST_STEPS) & (steps < MOST_STEPS)
+    return tf.where(is_near, tf.math.divide_no_nan(output_scale, input_scale * odd), least)
+
+
 class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
     """Symmetric int8 in [-127, 127], one scale per output channel or kernel, from the kernel as it is now.
 
     TFMOT's own quantizer keeps the range of the last training forward pass, which is stale after the last update,
     and has a single scale for a depthwise kernel.
+
+    Attributes:
+        scales: `input` and `output`, the steps of the layer's grids, which `grids.align` sets; 0 before.
     """
 
     def __init__(self, is_depthwise: bool, per_channel: bool) -> None:
         self.is_depthwise = is_depthwise
         self.per_channel = per_channel
+        self.scales: dict[str, tf.Variable] = {}
 
     def build(self, tensor_shape: tf.TensorShape, name: str, layer: tf_keras.layers.Layer) -> dict[str, Any]:
-        return {}
+        self.scales = {
+            end: layer.add_weight(f"{end}_scale", shape=(), initializer="zeros", trainable=False)
+            for end in ("input", "output")
+        }
+        return self.scales
+
+    def scale(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Step of a kernel: one per output channel (C,), or one ()."""
+        limit = whole = tf.reduce_max(tf.abs(kernel))
+        if self.per_channel:
+            channels_last = self._channels_last(kernel)
+            limit = tf.reduce_max(tf.abs(channels_last), axis=list(range(channels_last.shape.rank - 1)))
+            limit = tf.maximum(limit, whole * SMALLEST_CHANNEL)
+        return tf.stop_gradient(_odd_scale(limit / 127, self.scales["input"], self.scales["output"]))
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
-        whole = tf.stop_gradient(tf.reduce_max(tf.abs(inputs)))
+        limit = 127 * self.scale(inputs)
         if not self.per_channel:
-            return tf.quantization.fake_quant_with_min_max_vars(inputs, -whole, whole, narrow_range=True)
-        # (h, w, C, M) -> (h, w, C * M): output channels last
-        kernel = tf.reshape(inputs, (*inputs.shape[:-2], -1)) if self.is_depthwise else inputs
-        limit = tf.stop_gradient(tf.reduce_max(tf.abs(kernel), axis=list(range(kernel.shape.rank - 1))))
-        limit = tf.maximum(limit, whole * SMALLEST_CHANNEL)
+            return tf.quantization.fake_quant_with_min_max_vars(inputs, -limit, limit, narrow_range=True)
         quantized = tf.quantization.fake_quant_with_min_max_vars_per_channel(
-            kernel, -limit, limit, narrow_range=True
+            self._channels_last(inputs), -limit, limit, narrow_range=True
         )
         return tf.reshape(quantized, inputs.shape)
+
+    def _channels_last(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Of a depthwise kernel (h, w, C, M), (h, w, C * M)."""
+        return tf.reshape(kernel, (*kernel.shape[:-2], -1)) if self.is_depthwise else kernel
 
     def get_config(self) -> dict[str, Any]:
         return {"is_depthwise": self.is_depthwise, "per_channel": self.per_channel}
@@ -110,9 +142,9 @@ def _calibrated() -> Any:
 
 
 def _unit() -> Any:
-    """The grid of TFLite's int8 sigmoid: scale 1 / 256, lowest value 0."""
+    """The grid of TFLite's int8 sigmoid, from 0."""
     return tfmot.quantization.keras.quantizers.FixedQuantizer(
-        num_bits=8, init_min=0.0, init_max=255 / 256, narrow_range=False
+        num_bits=8, init_min=0.0, init_max=255 * UNIT_SCALE, narrow_range=False
     )
 
 
@@ -157,11 +189,11 @@ def layer_configs(
 
 
 def _output_quantizer(layer: tf_keras.layers.Layer, following: list[tf_keras.layers.Layer]) -> str | None:
-    if isinstance(layer, _SAME_GRID):
+    if isinstance(layer, SAME_GRID):
         return None
     if _activation(layer) is tf_keras.activations.sigmoid:
         return "unit"
-    feeds_relu_only = bool(following) and all(_is_relu(reader) for reader in following)
+    feeds_relu_only = bool(following) and all(is_relu(reader) for reader in following)
     return None if isinstance(layer, _FUSES_RELU) and feeds_relu_only else "calibrated"
 
 
@@ -169,5 +201,5 @@ def _activation(layer: tf_keras.layers.Layer) -> Any:
     return layer.activation if isinstance(layer, _L.Activation) else None
 
 
-def _is_relu(layer: tf_keras.layers.Layer) -> bool:
+def is_relu(layer: tf_keras.layers.Layer) -> bool:
     return isinstance(layer, _L.ReLU) or getattr(_activation(layer), "__name__", "") in ("relu", "relu6")

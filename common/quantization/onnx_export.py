@@ -53,11 +53,19 @@ def tf_keras_to_onnx(
     proto, _ = tf2onnx.convert.from_function(
         inference, input_signature=signature, opset=opset, inputs_as_nchw=[INPUT] if nchw else None
     )
+    check_converted(proto)
     graph = OnnxGraph(proto)
     _drop_identity_reshapes(graph)
     exported = graph.finish()
     onnx.helper.set_model_props(exported, {LAYOUT_KEY: "NCHW" if nchw else "NHWC"})
     return exported
+
+
+def check_converted(model: onnx.ModelProto) -> None:
+    """Raise ValueError where tf2onnx left fake quantization in the graph, which no runtime knows."""
+    left = sorted({node.op_type for node in model.graph.node if "FakeQuant" in node.op_type})
+    if left:
+        raise ValueError(f"{left} left in the ONNX graph: a range that does not contain 0 is not converted")
 
 
 def _drop_identity_reshapes(graph: OnnxGraph) -> None:

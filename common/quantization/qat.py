@@ -14,6 +14,7 @@ from tensorflow_model_optimization.python.core.quantization.keras import quant_o
 from common.quantization._tfmot import FLOAT_LAYERS, KERNELS, Scheme, layer_configs, quantize_scope
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
+from common.quantization.grids import align, snap_biases
 
 Calibration = Callable[[], Iterable[Any]]
 """Called once, yields rescaled float32 images (n, H, W, C), a dict by input for a model with several inputs."""
@@ -40,7 +41,8 @@ def prepare_qat(
     Kernels are int8 symmetric. Activations are uint8 asymmetric per tensor, placed where the integer graph
     rounds: after ReLU rather than before it, after sums, products and pools, on the input, and on a fixed grid
     after sigmoid. Every range is measured on the calibration images with float activations, because TFMOT's own
-    start of +-6 needs thousands of steps to move.
+    start of +-6 needs thousands of steps to move. Scales are then raised to where all runtimes round alike
+    (`grids.align`), so the export gives the integers of this model.
 
     Args:
         model: rescaled images (N, H, W, C) -> embeddings (N, D).
@@ -75,6 +77,8 @@ def prepare_qat(
         if isinstance(getattr(layer, "layer", None), FLOAT_LAYERS):
             layer.trainable = False
     calibrate_ranges(qat_model, calibration)
+    align(qat_model)
+    snap_biases(qat_model)
     return qat_model
 
 
@@ -190,6 +194,7 @@ def fine_tune(
         if on_step is not None:
             rate = float(schedule(index - 1))
             on_step(index, {"loss": float(loss), "cosine": float(cosine), "learning_rate": rate})
+    snap_biases(qat_model)
 
 
 def _together(embeddings: Any) -> tf.Tensor:

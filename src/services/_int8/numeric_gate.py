@@ -41,11 +41,12 @@ def numeric_gate(
 ) -> Gate:
     """Compare INT8 files with their sources and with the float model on calibration images.
 
-    A file whose source is quantized alike must agree with it to `mean_gap` and `max_gap`. Still, the order of additions
-    decides which way a value half-way between two steps goes; one step changes many sums of the next layer by a part of
-    a step, so after some layers two right implementations round as if independently. By how much is known: the gap
-    between source and float model is what all rounding does, and two independent roundings are twice as far from each
-    other, so the limits are never less than that. A wrong layout, range or weight is far beyond it.
+    A file whose source is quantized alike must agree with it to `mean_gap` and `max_gap`. On the grids of
+    `common.quantization.grids` it agrees exactly. Where an operation has no such grid, the order of additions decides
+    which way a value half-way between two steps goes; one step changes many sums of the next layer by a part of a step,
+    so after some layers two right implementations round as if independently. By how much is known: the gap between
+    source and float model is what all rounding does, and two independent roundings are twice as far from each other, so
+    the limits are never less than that. A wrong layout, range or weight is far beyond it.
 
     Args:
         files: Written files, each with its export; the first of a branch and role before its other batch sizes.

@@ -38,7 +38,9 @@ def test_everything_is_integer(qat_model, qat_onnx):
         axis = weight.attribute[0].i
         assert scales.shape == (integers.shape[axis],)
         others = tuple(i for i in range(integers.ndim) if i != axis)
-        assert set(np.abs(integers.astype(int)).max(others)) <= {127}
+        assert (
+            np.abs(integers.astype(int)).max(others).min() > 127 * 15 / 17
+        )  # raised to an odd R of 15 or more
     kinds = {node.op_type for node in qat_onnx.graph.node}
     assert not kinds & {"Relu", "Clip", "FakeQuantWithMinMaxVars"}
     floats = [i.name for i in qat_onnx.graph.initializer if i.data_type == 1 and np.prod(i.dims) > 64]

@@ -41,8 +41,11 @@ def test_kernels_are_quantized_per_output_channel_also_depthwise(qat_model):
     kernel, quantizer, variables = wrapper._weight_vars[0]
     quantized = np.asarray(quantizer(kernel, False, variables))
     kernel = np.asarray(kernel)
+    grids = {end: float(scale) for end, scale in quantizer.scales.items()}
     for channel in range(kernel.shape[2]):
-        step = abs(kernel[:, :, channel]).max() / 127
+        sums = grids["output"] / (grids["input"] * abs(kernel[:, :, channel]).max() / 127)
+        odd = max(n for n in range(1, int(sums) + 1, 2))
+        step = grids["output"] / grids["input"] / odd
         expected = np.round(kernel[:, :, channel] / step) * step
         np.testing.assert_allclose(quantized[:, :, channel], expected, atol=step * 1e-3)
 
