@@ -7,11 +7,13 @@ from typing import Any
 import keras
 
 from common.layers.fused_batch_norm import FusedBatchNormalization
+from common.layers.matmul_gradient_conv2d import MatmulGradientConv2D
 
 
 def with_fused_batch_norm(model: keras.Model, dtype_policy: str = "float32") -> keras.Model:
     """Copy a model for training: batch norm on the fused kernel, layers under `dtype_policy`.
 
+    In bfloat16, kernels of 1x1 convolutions have their gradients from matrix products.
     Layers that give an output of the model compute in float32 under any policy, so that losses and distances
     see full precision. Names, structure of inputs and outputs, shared layers and weights are kept; the copy
     has its own variables and is not compiled.
@@ -20,7 +22,12 @@ def with_fused_batch_norm(model: keras.Model, dtype_policy: str = "float32") -> 
         model: A functional model.
         dtype_policy: `float32`, `mixed_bfloat16` or `mixed_float16`.
     """
-    return _rewrite(model, {keras.layers.BatchNormalization: FusedBatchNormalization}, dtype_policy)
+    replacements: dict[type[keras.Layer], type[keras.Layer]] = {
+        keras.layers.BatchNormalization: FusedBatchNormalization
+    }
+    if dtype_policy == "mixed_bfloat16":
+        replacements[keras.layers.Conv2D] = MatmulGradientConv2D
+    return _rewrite(model, replacements, dtype_policy)
 
 
 def with_synchronized_batch_norm(model: keras.Model) -> keras.Model:
@@ -37,7 +44,11 @@ def with_keras_batch_norm(model: keras.Model) -> keras.Model:
 
     Outputs differ from the fused ones by rounding (measured: 3e-8 on normalized features).
     """
-    return _rewrite(model, {FusedBatchNormalization: keras.layers.BatchNormalization}, "float32")
+    replacements: dict[type[keras.Layer], type[keras.Layer]] = {
+        FusedBatchNormalization: keras.layers.BatchNormalization,
+        MatmulGradientConv2D: keras.layers.Conv2D,
+    }
+    return _rewrite(model, replacements, "float32")
 
 
 def _rewrite(
