@@ -148,7 +148,8 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             raise ConfigError(f"evaluation.protocol{stated}: {error}") from error
         _check_reranking(config, metrics)
     if model is not None:
-        check_modalities(config, model, query=data.query, gallery=data.gallery)
+        held_out = _threshold_samples(data)
+        check_modalities(config, model, query=data.query, gallery=data.gallery, validation=held_out)
     check_target(config, "evaluation", model)
 
 

@@ -257,7 +257,9 @@ def test_people_are_looked_up_in_the_other_modality_in_both_directions(samples, 
         listed = [row for row in rows if row["query"] == query]
         other = [n for n, sample in enumerate(everyone) if sample.modality != modality]
         expected = sorted((float(embeddings[n] @ embeddings[numbers[query]]) for n in other), reverse=True)
-        assert [float(row["similarity"]) for row in listed] == pytest.approx(expected[: len(listed)], abs=1e-5)
+        assert [float(row["similarity"]) for row in listed] == pytest.approx(
+            expected[: len(listed)], abs=1e-5
+        )
         assert all(row["correct"] == str(row["gallery_identity"] == row["identity"]) for row in listed)
 
 

@@ -195,6 +195,7 @@ def test_baselines_and_the_random_network_have_directions_too(root, model, tmp_p
     assert report.metrics["baseline/mean_colour/thermal_to_visible_mAP"] < 0.9
 
 
+@pytest.mark.slow
 def test_evaluation_with_pictures_of_both_modalities(root, model, tmp_path):
     report = _run(tmp_path, _config(root, "sysu_mm01"))
     names = {path.name for path in report.files}
