@@ -12,7 +12,9 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from os import cpu_count
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -51,7 +53,7 @@ _SCORES = {
 _OF_QUERIES = {_RANK1: "rank1_in_trials", _MAP: "average_precision_in_trials"}
 _CHANCE, _UNTRAINED = "chance", "untrained"
 _CHANCE_DRAWS, _BOOTSTRAP_DRAWS, _MAX_RANK = 5, 4000, 50
-_NEEDED_RANK1 = 0.30
+_NEEDED_RANK1, _MINUTES = 0.30, 120
 
 Rows = Mapping[str, Mapping[str, Sequence[float]]]
 """Row to score to a value a seed, in [0, 1]."""
@@ -410,11 +412,21 @@ def main(arguments: list[str]) -> int:
         plan = for_smoke(plan) if options.smoke else plan
         root = generate(plan.preset, _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01", "sysu_mm01")
         overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
+        is_new, start = not folder.exists(), perf_counter()
         results = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
+        minutes = (perf_counter() - start) / 60
         rows = {_CHANCE: chance(root), _UNTRAINED: untrained(plan, folder), **results}
         images = {arm: images_seen(plan, folder, arm) for arm in plan.arms}
         pictures = folder if options.smoke else _PAGE.parent / "images"
-        told = [*verdicts(plan, rows, images), "", *draw(plan, folder, pictures, best_arm(plan, rows))]
+        timed = _line(
+            minutes <= _MINUTES, f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
+        )
+        told = [
+            *verdicts(plan, rows, images),
+            *([timed] if is_new else []),
+            "",
+            *draw(plan, folder, pictures, best_arm(plan, rows)),
+        ]
         text = "\n".join([*table(plan, rows, images), "", *parts_table(plan, rows, folder), "", *told])
         if not options.smoke:
             put_between_markers(_PAGE, text, _BEGIN)

@@ -108,7 +108,10 @@ def test_tables_pictures_and_verdicts_go_into_the_page(tmp_path, runs, monkeypat
     pictures = {path.name for path in (tmp_path / "docs/images").iterdir()}
     assert pictures == {f"tiny_cross_modal_{name}.png" for name in ("cmc", "training", "lists")}
     assert all(f"images/{name}" in page for name in pictures)
-    assert _main(tmp_path, monkeypatch)[0] == 0 and len(runs) == 12, "what is finished is not repeated"
+    assert "- yes: at most 120 minutes on" in page
+    code, page = _main(tmp_path, monkeypatch)
+    assert code == 0 and len(runs) == 12, "what is finished is not repeated"
+    assert "minutes" not in page, "only some runs were timed"
     assert all("dataset.dataset_name=sysu_mm01" in overrides for _, overrides in runs)
 
 
