@@ -7,8 +7,8 @@ def image_inputs(path: Path) -> dict[str, tuple[int, int, int]]:
     """Read from a `.keras` archive which images a model with several inputs takes; TensorFlow is not needed.
 
     Returns:
-        Name of each input of a dict, such as `visible` and `thermal`, to (H, W, C); empty where the model has one input,
-        or the file is no such archive.
+        Name of each input of a dict, such as `visible` and `thermal`, to (H, W, C); empty where the model has one
+        input, or the file is no such archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
