@@ -13,6 +13,7 @@ from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import Placement, compile_htp
 from common.runtime import open_model
 from common.runtime.htp_emulator import HtpEmulator
+from common.socs import SOCS
 
 needs_qnn = pytest.mark.skipif(
     importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
@@ -96,6 +97,15 @@ def test_a_float_graph_is_reported_as_float(float_onnx, tmp_path):
     with open_model(compilation.context, threads=1) as model:
         assert model.precision == "float16"
         assert model.soc.name == "SM8650"
+
+
+@needs_qnn
+@pytest.mark.parametrize("soc", sorted({chip.hexagon: name for name, chip in SOCS.items()}.values()))
+def test_each_generation_of_the_npu_takes_int8(soc, qdq_onnx, tmp_path):
+    compilation = compile_htp(qdq_onnx, tmp_path, soc).require_complete().require_integer()
+    assert (compilation.soc, compilation.soc_model) == (soc, SOCS[soc].soc_model)
+    assert compilation.context.name == f"qdq_{soc.lower()}.onnx"
+    assert compilation.context_bytes > 10_000
 
 
 @needs_qnn
