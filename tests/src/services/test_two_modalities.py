@@ -310,6 +310,18 @@ def test_each_modality_is_benchmarked_as_a_graph_of_its_own(root, model, int8, t
     assert compiled.input_name == "thermal" and set(compiled.siblings) == {"visible"}
 
 
+@pytest.mark.slow
+@needs_qnn
+def test_the_emulator_runs_both_graphs(root, int8, tmp_path):
+    path = int8[0] / "quantized_model_visible.onnx"
+    section = {"target": "qnn_htp_emulator"}
+    config = _config(root, "regdb", model={"model_path": str(path)}, evaluation=section)
+    report = _run(tmp_path, config)
+    assert report.metrics["int8/qnn_htp_emulator/rank1"] > 0.9
+    assert report.metrics["int8/qnn_htp_emulator/thermal_to_thermal_rank1"] > 0.9
+    assert (tmp_path / "evaluation/quantized_model_onnx_emulator_queries.csv").is_file()
+
+
 @needs_qnn
 def test_benchmarking_needs_an_image_of_each_modality(root, model, tmp_path):
     folder = root / "sysu_mm01"
