@@ -13,7 +13,7 @@ from common.layers.matmul_gradient_conv2d import MatmulGradientConv2D
 def with_fused_batch_norm(model: keras.Model, dtype_policy: str = "float32") -> keras.Model:
     """Copy a model for training: batch norm on the fused kernel, layers under `dtype_policy`.
 
-    In bfloat16, kernels of 1x1 convolutions have their gradients from matrix products.
+    In bfloat16, kernels of convolutions have their gradients from matrix products.
     Layers that give an output of the model compute in float32 under any policy, so that losses and distances
     see full precision. Names, structure of inputs and outputs, shared layers and weights are kept; the copy
     has its own variables and is not compiled.

@@ -12,7 +12,7 @@ _KINDS = {
     r".*Conv2DBackpropFilter.*": "convolution, gradient of the kernel",
     r".*Conv2DBackpropInput.*": "convolution, gradient of the input",
     r".*Conv2D.*": "convolution, forward",
-    r".*MatMul.*": "matrix products (gradients of 1x1 kernels in bfloat16)",
+    r".*MatMul.*": "matrix products (gradients of kernels in bfloat16)",
     r".*FusedBatchNormGrad.*": "batch norm, gradient",
     r".*FusedBatchNorm.*": "batch norm, forward",
     r".*Relu.*": "ReLU and its gradient",
