@@ -13,8 +13,8 @@ _EXPONENTS = (1.0, 10.0)  # the mean, and nearly the maximum
 class GeM(keras.layers.Layer):
     """Pool a map by its generalized mean, (mean(x^p))^(1/p): the mean for p = 1, towards the maximum for large p.
 
-    Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, 2019. Values below `smallest` count
-    as that. Computed in float32, relative to each channel's maximum: x^3 of a trained network overflows float16.
+    Radenovic et al., Fine-tuning CNN Image Retrieval with No Human Annotation, 2019. Computed in float32, relative to
+    each channel's maximum: x^3 of a trained network overflows float16. Values below `smallest` count as that.
 
     Input: `(N, H, W, C)`, after a ReLU. Output: `(N, C)`, or `(N, 1, 1, C)` with `keepdims`.
 
@@ -70,7 +70,8 @@ class GeM(keras.layers.Layer):
 
 def generalized_mean(maps: Any, p: Any, keepdims: bool, smallest: float) -> Any:
     """What `GeM` computes: (N, H, W, C) to (N, C); p is a number or a scalar tensor."""
-    values = ops.maximum(ops.cast(maps, "float32"), smallest)
+    # This is maximum(maps, smallest), which TFLite would compute on the map's int8 grid, where the smallest is 0.
+    values = ops.relu(ops.cast(maps, "float32") - smallest) + smallest
     # The result does not depend on the scale that is divided and multiplied by: it needs no gradient.
     largest = ops.stop_gradient(ops.max(values, axis=(1, 2), keepdims=True))
     exponent = ops.clip(ops.cast(p, "float32"), *_EXPONENTS)

@@ -1,6 +1,9 @@
+import keras
 import numpy as np
 import pytest
 
+from common.layers.gem import GeM
+from common.quantization.qat import prepare_qat
 from common.quantization.tflite import convert_ptq, convert_qat
 
 DTYPES = {"int8": np.int8, "uint8": np.uint8, "float": np.float32}
@@ -63,3 +66,15 @@ def test_wrong_choices_name_the_right_ones(toy, calibration, qat_model):
         convert_ptq(toy, calibration, "row")
     with pytest.raises(ValueError, match="output_type: expected one of int8, uint8, float, received 'int16'"):
         convert_qat(qat_model, output_type="int16")
+
+
+def test_generalized_mean_pooling_is_that_of_the_model(images, calibration):
+    """Where a channel is 0, an 8-bit maximum with 1e-6 would divide 0 by 0."""
+    keras.utils.set_random_seed(0)
+    source = keras.Input((32, 16, 3))
+    maps = keras.layers.Conv2D(8, 3, strides=2, activation="relu")(source)
+    model = keras.Model(source, keras.layers.BatchNormalization(center=False)(GeM()(maps)))
+    model.layers[1].bias.assign([0, 0, 0, 0, 0, 0, -10, -10])
+    qat_model = prepare_qat(model, calibration)
+    received, *_ = run(convert_qat(qat_model, "int8", "float"), images)
+    np.testing.assert_allclose(received, np.asarray(qat_model(images, training=False)), atol=1e-6)
