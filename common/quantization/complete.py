@@ -99,9 +99,7 @@ def _drop_clipped_activations(graph: OnnxGraph) -> None:
         readers = consumers.get(node.output[0], [])
         if node.output[0] in graph.outputs or not readers or any(r.op_type != _Q for r in readers):
             continue
-        low, high = _activation_range(graph, node)
-        ranges = [_quantized_range(graph, reader) for reader in readers]
-        if all(low <= r_low + 1e-6 and r_high <= high + 1e-4 for r_low, r_high in ranges):
+        if all(_clips_alike(graph, reader, *_activation_range(graph, node)) for reader in readers):
             graph.redirect(node.output[0], node.input[0])
             graph.nodes.remove(node)
 
@@ -113,10 +111,12 @@ def _activation_range(graph: OnnxGraph, node: onnx.NodeProto) -> tuple[float, fl
     return -np.inf if bounds[0] is None else bounds[0], np.inf if bounds[1] is None else bounds[1]
 
 
-def _quantized_range(graph: OnnxGraph, quantize: onnx.NodeProto) -> tuple[float, float]:
+def _clips_alike(graph: OnnxGraph, quantize: onnx.NodeProto, low: float, high: float) -> bool:
+    """Whether both bounds round to the outermost steps of a grid, or lie beyond: then they change no integer."""
     scale, zero_point = (graph.constants[name] for name in quantize.input[1:3])
     info = np.iinfo(zero_point.dtype)
-    return (info.min - int(zero_point)) * float(scale), (info.max - int(zero_point)) * float(scale)
+    bottom, top = ((int(end) - int(zero_point)) * float(scale) for end in (info.min, info.max))
+    return bool(low - bottom < scale / 2 and top - high < scale / 2)
 
 
 def _move_between_pairs(graph: OnnxGraph) -> None:

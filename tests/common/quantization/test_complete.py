@@ -144,6 +144,40 @@ def test_weights_are_recovered_exactly():
     np.testing.assert_array_equal(constants["w_quantized"], integers)
 
 
+@pytest.mark.parametrize(
+    ("bounds", "is_dropped"),
+    [
+        ((0.0, 25.5), True),
+        ((0.0, 30.0), True),
+        ((0.0, 25.46), True),  # as by a ReLU6 whose range is a little wider: 25.46 rounds to 25.5
+        ((0.04, 25.5), True),
+        ((0.0, 25.44), False),
+        ((0.06, 25.5), False),
+    ],
+)
+def test_bounds_are_dropped_where_the_grid_has_the_same(bounds, is_dropped):
+    import onnxruntime
+
+    _, weight = on_grid(np.random.default_rng(0), (5, 3, 1, 1))
+    model = qdq_conv(weight, np.zeros(5))
+    assert numpy_helper.to_array(model.graph.initializer[0]) == np.float32(0.1)
+    model.graph.node[3].CopyFrom(helper.make_node("Clip", ["c", "low", "high"], ["r"]))
+    for name, value in zip(("low", "high"), bounds, strict=True):
+        model.graph.initializer.append(numpy_helper.from_array(np.float32(value), name))
+    completed = complete_qdq(model)
+    assert ("Clip" not in {node.op_type for node in completed.graph.node}) == is_dropped
+    x = np.random.default_rng(1).uniform(0, 25, (1, 3, 4, 4)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    sessions = [
+        onnxruntime.InferenceSession(m.SerializeToString(), options, ["CPUExecutionProvider"])
+        for m in (model, completed)
+    ]
+    expected, received = (session.run(None, {"x": x})[0] for session in sessions)
+    assert expected.max() > 25
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
 def test_weights_on_no_grid_are_refused():
     weight = np.random.default_rng(0).normal(size=(5, 3, 1, 1))
     with pytest.raises(ValueError, match="'conv' are on no int8 grid"):
