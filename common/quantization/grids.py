@@ -1,4 +1,4 @@
-"""Integer grids on which every runtime rounds alike, so that one network gives the same integers everywhere.
+"""Integer grids on which floats and integers round alike: ONNX Runtime gives the integers of the trained model.
 
 Where a sum of whole steps comes to the middle between two steps of the output, one runtime rounds up and another down;
 where it comes near, float32 additions decide. Layer after layer a single step grows into another embedding. Therefore
@@ -29,13 +29,15 @@ _LEAST_D = 128
 class _Grid:
     """uint8 grid of a tensor; one without variables cannot be changed."""
 
-    def __init__(self, variables: Any = None) -> None:
+    def __init__(self, variables: Any = None, is_bounded: bool = False) -> None:
         self.variables = variables
+        self.is_bounded = is_bounded
+        """Behind a ReLU6, which the end of the grid stands for."""
         self.scale, self.zero_point = UNIT_SCALE, 0
         self.exponent: int | None = None
         """Of the result of a sum, whose scale is an odd multiple of 2 ** exponent."""
         self.is_term = False
-        """Of a sum, so that its scale is tied to the sum's."""
+        """Whether its scale is tied to that of another."""
         if variables:
             low, high = float(variables["min_var"]), float(variables["max_var"])
             self.scale = (high - low) / 255
@@ -43,7 +45,7 @@ class _Grid:
 
     @property
     def is_free(self) -> bool:
-        return bool(self.variables) and self.exponent is None
+        return bool(self.variables) and self.exponent is None and not self.is_bounded
 
     def raise_to(self, scale: float) -> None:
         self.scale = scale
@@ -74,11 +76,11 @@ class _Call:
 
 
 def align(qat_model: tf_keras.Model) -> None:
-    """Raise the scales of a calibrated model to where all runtimes round alike; every kernel learns its R.
+    """Raise the scales of a calibrated model to where sums round alike in any order; every kernel learns its R.
 
     - Kernels: an output step is R steps of input x kernel, and R is odd (`_tfmot.odd_scale`).
     - Sums: all scales are multiples of one power of two, and that of the result is an odd one.
-    - Products and means: the input's scale is raised to an odd fraction.
+    - Products and means: a step of the input is n / D output steps.
 
     The scale of a tensor that is tied by two such rules stays as it is; gates of few numbers are such tensors. Layers
     that are called several times get one input scale, since their biases have one grid.
@@ -148,17 +150,21 @@ def _grid(layer: Any, inputs: Sequence[_Grid | None], own: dict[int, _Grid]) -> 
         return _Grid()
     else:
         variables = layer._output_quantizer_vars if layer.quantize_config.output else None
-    return own.setdefault(id(layer), _Grid(variables)) if variables else None
+    is_bounded = getattr(getattr(layer, "layer", None), "max_value", None) is not None
+    return own.setdefault(id(layer), _Grid(variables, is_bounded)) if variables else None
 
 
 def _share_input_scales(kernels: Sequence[_Call]) -> None:
-    by_layer: dict[int, list[_Grid]] = {}
+    by_layer: dict[int, dict[int, _Grid]] = {}
     for call in kernels:
-        by_layer.setdefault(id(call.layer), []).extend(grid for grid in call.inputs if grid is not None)
+        by_layer.setdefault(id(call.layer), {}).update(
+            (id(grid), grid) for grid in call.inputs if grid is not None
+        )
     for grids in by_layer.values():
-        scale = max((grid.scale for grid in grids), default=0.0)
-        for grid in grids:
-            if grid.scale < scale and grid.is_free:
+        scale = max((grid.scale for grid in grids.values()), default=0.0)
+        for grid in grids.values() if len(grids) > 1 else ():
+            grid.is_term = True
+            if grid.is_free:
                 grid.raise_to(scale)
 
 
@@ -182,22 +188,28 @@ def _align_sum(call: _Call) -> None:
 
 
 def _align_factor(call: _Call) -> None:
-    """Raise the scale of an input that nothing else is tied to, so that a step of it is n / D output steps."""
+    """Raise the scale of an input that nothing else is tied to, or else of the output, until a step is n / D."""
     assert call.output is not None
     grids = [grid for grid in call.inputs if grid is not None]
-    grid = next((grid for grid in grids if grid.is_free and not grid.is_term), None)
+    grid = next((g for g in [*grids, call.output] if g.is_free and not g.is_term), None)
     if grid is None:
         return
-    factor = np.prod([other.scale for other in grids if other is not grid]) / _area(call) / call.output.scale
-    grid.raise_to(_odd_fraction(float(grid.scale * factor)) / float(factor))
+    factor = float(np.prod([g.scale for g in grids]) / _area(call) / call.output.scale)
+    scale = grid.scale / _odd_fraction(factor, up=False) * factor
+    if grid is not call.output:
+        scale = grid.scale * _odd_fraction(factor, up=True) / factor
+    grid.raise_to(scale)
     grid.is_term = True
 
 
-def _odd_fraction(least: float) -> float:
-    """Return the smallest n / D >= `least` with an odd D of 129 to 255, or 1 / D with a larger one."""
+def _odd_fraction(value: float, up: bool) -> float:
+    """Return the n / D next to `value`, above or below it, with an odd D of 129 to 255, or 1 / D with a larger one."""
+    if value * _LEAST_D < 1:
+        return 1 / (2 * floor((1 / value - 1) / 2) + (1 if up else 3))
     odd = np.arange(_LEAST_D + 1, 2 * _LEAST_D, 2)
-    fractions = np.ceil(least * odd - 1e-6) / odd
-    return float(fractions.min()) if least > fractions.min() / 2 else 1 / (2 * floor((1 / least - 1) / 2) + 1)
+    if up:
+        return float((np.ceil(value * odd - 1e-6) / odd).min())
+    return float((np.floor(value * odd + 1e-6) / odd).max())
 
 
 def _area(call: _Call) -> int:

@@ -41,8 +41,8 @@ def prepare_qat(
     Kernels are int8 symmetric. Activations are uint8 asymmetric per tensor, placed where the integer graph
     rounds: after ReLU rather than before it, after sums, products and pools, on the input, and on a fixed grid
     after sigmoid. Every range is measured on the calibration images with float activations, because TFMOT's own
-    start of +-6 needs thousands of steps to move. Scales are then raised to where all runtimes round alike
-    (`grids.align`), so the export gives the integers of this model.
+    start of +-6 needs thousands of steps to move. Scales are then raised to where sums round alike in any
+    order (`grids.align`), so ONNX Runtime gives the integers of this model.
 
     Args:
         model: rescaled images (N, H, W, C) -> embeddings (N, D).

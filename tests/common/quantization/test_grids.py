@@ -1,5 +1,6 @@
-"""One network gives the same integers in TensorFlow, ONNX Runtime and TFLite."""
+"""One network gives the same integers in TensorFlow and ONNX Runtime, and nearly the same in TFLite."""
 
+import keras
 import numpy as np
 import pytest
 import tf_keras
@@ -33,9 +34,14 @@ def test_onnx_runtime_gives_the_integers_of_the_trained_model(fine_tuned, images
     assert steps_apart(fine_tuned, received, images) < 0.01
 
 
-def test_tflite_gives_the_integers_of_the_trained_model(fine_tuned, images):
+def test_tflite_is_a_step_off_on_few_images(fine_tuned, images):
+    """Its means and gates are computed with fixed-point factors."""
     received, *_ = run(convert_qat(fine_tuned, "int8", "float"), images)
-    assert steps_apart(fine_tuned, received, images) < 0.01
+    steps = (
+        np.abs(received - np.asarray(fine_tuned(images, training=False)))
+        / _calls(fine_tuned)[-1].output.scale
+    )
+    assert np.mean(steps > 0.01) < 0.1 and steps.max() < 3
 
 
 def test_one_scale_per_kernel_gives_the_same_integers(toy, calibration, images, run_onnx):
@@ -84,9 +90,24 @@ def test_biases_are_whole_steps(qat_model):
             np.testing.assert_allclose(steps, np.round(steps), atol=0.01)
 
 
-@pytest.mark.parametrize("least", [0.3, 1.0, 1.7, 0.05, 1 / 256, 1 / 3000, 1 / 129])
-def test_an_odd_fraction_is_near_and_not_smaller(least):
-    found = _odd_fraction(least)
-    assert least * (1 - 1e-5) <= found <= least * 1.05
-    odd = [d for d in range(1, 4096, 2) if abs(found * d - round(found * d)) < 1e-6]
-    assert odd
+@pytest.mark.parametrize("value", [0.3, 1.0, 1.7, 0.05, 1 / 256, 1 / 3000, 1 / 129])
+@pytest.mark.parametrize("up", [True, False])
+def test_an_odd_fraction_is_near_and_on_its_side(value, up):
+    found = _odd_fraction(value, up)
+    assert value * (1 - 1e-5) <= found <= value * 1.05 if up else value * 0.95 <= found <= value * (1 + 1e-5)
+    assert [d for d in range(1, 4096, 2) if abs(found * d - round(found * d)) < 1e-6]
+
+
+def test_the_range_behind_a_relu6_ends_at_6(calibration, images, run_onnx):
+    """A wider one would need a Clip between the convolution and its rounding, which the HTP refuses."""
+    keras.utils.set_random_seed(0)
+    source = keras.Input((32, 16, 3))
+    maps = keras.layers.ReLU(6.0)(keras.layers.Conv2D(8, 3, strides=2, bias_initializer="ones")(source))
+    model = keras.Model(source, keras.layers.Dense(4)(keras.layers.GlobalAveragePooling2D()(maps)))
+    model.layers[1].kernel.assign(model.layers[1].kernel * 20)
+    model = prepare_qat(model, calibration)
+    grid = next(call.output for call in _calls(model) if isinstance(call.kind, _L.ReLU))
+    assert 255 * grid.scale == pytest.approx(6, rel=1e-6)
+    completed = export_qat_onnx(model)
+    assert "Clip" not in {node.op_type for node in completed.graph.node}
+    assert steps_apart(model, run_onnx(completed, images), images) < 0.01
