@@ -6,7 +6,6 @@ The people are those of a synthetic preset in the layout of SYSU-MM01, whose pro
 run of `stm32ai_main.py`; what is finished is not repeated. Tables and pictures go into docs/results.md.
 """
 
-import argparse
 import csv
 import json
 import shutil
@@ -23,14 +22,14 @@ from pydantic import Field
 from scipy import stats
 
 from common.artifacts import write_json
-from common.config import OUTPUTS, ConfigError, Strict, validate
+from common.config import ConfigError, Strict, validate
 from common.plotting import line_curves
 from datasets.synthetic import generate
 from src.data.readers.sysu_mm01 import sysu_mm01 as read_sysu_mm01
 from src.metrics.protocols import market1501, sysu_mm01
 from src.services._analysis import images_of, modality_numbers
+from src.tools._planned import put_between_markers, read_options
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
-from src.tools.quantization_experiment import put_between_markers
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/cross_modal.yaml"
@@ -395,18 +394,8 @@ def _training(runs: Sequence[Path]) -> Curve | None:
 
 def main(arguments: list[str]) -> int:
     """Run the experiment; returns the exit code."""
-    parser = argparse.ArgumentParser(description="What each part of a visible-thermal network makes.")
-    parser.add_argument(
-        "plan", type=Path, nargs="?", default=_PLAN, help="a YAML file (default: the project's)"
-    )
-    parser.add_argument("--folder", type=Path, help=f"where the runs go; {OUTPUTS}/cross_modal by default")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
-    parser.add_argument(
-        "--smoke", action="store_true", help="one step of everything, tiny; the page stays as it is"
-    )
-    options = parser.parse_args(arguments)
-    name = f"{options.plan.stem}{'_smoke' if options.smoke else ''}"
-    folder = (options.folder or Path(OUTPUTS) / name).absolute()
+    options = read_options(arguments, "What each part of a visible-thermal network makes.", _PLAN)
+    folder = options.folder
     try:
         plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
         plan = for_smoke(plan) if options.smoke else plan

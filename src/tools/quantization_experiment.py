@@ -6,7 +6,6 @@ Each network and seed is trained once and quantized once, in two runs of `stm32a
 repeated, so remove `step_2` of a network to quantize it anew. The table goes into docs/README_QUANTIZATION.md.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -20,15 +19,15 @@ import yaml
 from pydantic import Field
 
 from common.artifacts import write_json
-from common.config import OUTPUTS, ConfigError, Strict, validate
+from common.config import ConfigError, Strict, validate
 from common.run import progress
+from src.tools._planned import put_between_markers, read_options
 from src.tools.experiment import run_step
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/quantization.yaml"
 _PAGE = _PROJECT / "docs/README_QUANTIZATION.md"
 _BEGIN = "<!-- table of make experiments-quantization -->"
-_END = "<!-- end of the table -->"
 _BASE = "chain_tqeb_config.yaml"
 _SMOKE = (
     "dataset.synthetic_preset=tiny", "model.input_shape=(64,32,3)", "training.epochs=1", "training.batch_size=16",
@@ -239,46 +238,20 @@ def verdicts(results: Mapping[str, Sequence[Values]]) -> list[str]:
     return [f"- {'yes' if passed else '**no**'}: {text}" for passed, text in rows]
 
 
-def put_between_markers(page: Path, text: str, marker: str = _BEGIN) -> None:
-    """Replace what stands between a marker of a page and the end that follows it.
-
-    Raises:
-        ConfigError: the page has no such marker, or no end.
-    """
-    before, begin, rest = page.read_text(encoding="utf-8").partition(marker)
-    _, end, after = rest.partition(_END)
-    if not begin or not end:
-        raise ConfigError(f"{page}: expected the lines '{marker}' and '{_END}', between which the table goes")
-    temporary = page.with_name(page.name + ".tmp")
-    temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
-    temporary.replace(page)
-
-
 def main(arguments: list[str]) -> int:
     """Run the experiment; returns the exit code."""
-    parser = argparse.ArgumentParser(description="Float, PTQ, QAT and the emulated NPU for several networks.")
-    parser.add_argument(
-        "plan", type=Path, nargs="?", default=_PLAN, help="a YAML file (default: the project's)"
-    )
-    parser.add_argument("--folder", type=Path, help=f"where the runs go; {OUTPUTS}/quantization by default")
-    parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
-    parser.add_argument(
-        "--smoke", action="store_true", help="one step of everything, tiny; the page stays as it is"
-    )
-    options = parser.parse_args(arguments)
-    name = f"{options.plan.stem}{'_smoke' if options.smoke else ''}"
-    folder = (options.folder or Path(OUTPUTS) / name).absolute()
+    options = read_options(arguments, "Float, PTQ, QAT and the emulated NPU for several networks.", _PLAN)
     try:
         plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
-        results = run_plan(plan, folder, options.jobs, options.smoke)
+        results = run_plan(plan, options.folder, options.jobs, options.smoke)
         text = "\n".join([table(results), "", *verdicts(results)])
         if not options.smoke:
-            put_between_markers(_PAGE, text)
+            put_between_markers(_PAGE, text, _BEGIN)
     except (OSError, ConfigError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(text)
-    write_json(folder / "results.json", {"plan": plan.model_dump(mode="json"), "results": results})
+    write_json(options.folder / "results.json", {"plan": plan.model_dump(mode="json"), "results": results})
     return 0
 
 

@@ -25,7 +25,7 @@ from common.deployment.qnn_htp import compile_htp
 from common.run import load_tensorflow, progress
 from common.runtime.open_model import open_model
 from src.registries import MODELS
-from src.tools.quantization_experiment import put_between_markers
+from src.tools._planned import put_between_markers
 
 if TYPE_CHECKING:
     import keras

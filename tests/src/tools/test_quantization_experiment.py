@@ -6,6 +6,7 @@ import pytest
 
 from common.config import ConfigError
 from src.tools import quantization_experiment as tool
+from src.tools._planned import END, put_between_markers
 
 PLAN = """
 overrides: [general.project_name=test]
@@ -61,7 +62,7 @@ def _main(tmp_path, monkeypatch, *options):
     (tmp_path / "plan.yaml").write_text(PLAN)
     page = tmp_path / "page.md"
     if not page.exists():
-        page.write_text(f"before\n{tool._BEGIN}\nold\n{tool._END}\nafter\n")
+        page.write_text(f"before\n{tool._BEGIN}\nold\n{END}\nafter\n")
     monkeypatch.setattr(tool, "_PAGE", page)
     command = [str(tmp_path / "plan.yaml"), "--folder", str(tmp_path / "out"), "--jobs", "1", *options]
     return tool.main(command), page.read_text()
@@ -126,7 +127,7 @@ def test_what_falls_short_is_said(change, requirement):
 def test_a_page_without_markers_is_refused(tmp_path):
     (tmp_path / "page.md").write_text("nothing")
     with pytest.raises(ConfigError, match="between which the table goes"):
-        tool.put_between_markers(tmp_path / "page.md", "text")
+        put_between_markers(tmp_path / "page.md", "text", "<!-- table -->")
 
 
 def test_the_plan_of_the_project_is_valid():
