@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal
+.PHONY: demo test lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal experiments-adaptation
 
 demo: $(VENV)/.product
 	$(BIN)/python stm32ai_main.py --config-name chain_tqeb_config.yaml
@@ -23,6 +23,9 @@ bench: $(VENV)/.development
 
 experiments-cross-modal: $(VENV)/.product
 	$(BIN)/python -m src.tools.cross_modal_experiment
+
+experiments-adaptation: $(VENV)/.product
+	$(BIN)/python -m src.tools.adaptation_experiment
 
 experiments-quantization: $(VENV)/.product
 	$(BIN)/python -m src.tools.quantization_experiment

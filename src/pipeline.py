@@ -2,7 +2,7 @@
 
 import importlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -21,6 +21,7 @@ _FREE_BYTES = 1_000_000_000
 
 SERVICES = {
     "training": "src.services.training",
+    "adaptation": "src.services.adaptation",
     "quantization": "src.services.quantization",
     "evaluation": "src.services.evaluation",
     "prediction": "src.services.prediction",
@@ -39,7 +40,8 @@ def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> N
         folder: Output folder; it exists.
         composed: The configuration as the user wrote it, for the history.
 
-    With `training.distribution: multi_worker` the chief runs all of them, the other processes the training only.
+    Adaptation and what comes after it see the target in place of the data set before. With
+    `training.distribution: multi_worker` the chief runs all of them, the other processes the training only.
 
     Raises:
         ConfigError: something that the user wrote, or the data, will not do; raised before the first service runs.
@@ -50,17 +52,21 @@ def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> N
     distribution = _distribution(config)
     model = _starting_model(config)
     services = {name: importlib.import_module(SERVICES[name]) for name in config.services}
-    data = _preflight(config, services, model, run)
+    stages = []
+    for seen, names in zip((config, config.of_target), config.split_services, strict=True):
+        if names:
+            data = _preflight(seen, {name: services[name] for name in names}, model, run, names)
+            stages += [(name, seen, data) for name in names]
     seed_everything(run.seed, config.general.deterministic_ops)
     if not distribution.is_chief:
-        services["training"].run(config, data, model, run)
+        services["training"].run(config, stages[0][2], model, run)
         _LOGGER.info("the chief has the results and goes on alone; this worker is done")
         return
     store = tracking.store_of(config.mlflow.uri)
     _LOGGER.info("operation_mode: %s, output folder: %s", config.operation_mode, folder)
     with tracking.pipeline_run(store, config.general.project_name, folder.name, composed):
-        for service in config.services:
-            model = _run_service(service, services[service], config, data, model, run)
+        for name, seen, data in stages:
+            model = _run_service(name, services[name], seen, data, model, run)
         tracking.log_files([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")
     _LOGGER.info(
         "%s finished after %.0f s, results are in %s", config.operation_mode, perf_counter() - start, folder
@@ -129,10 +135,19 @@ def _checkpointed_model(path: Path) -> Model:
     )
 
 
-def _preflight(config: Config, services: Mapping[str, Any], model: Model | None, run: Run) -> Data:
-    """Check everything that can be checked, for all services, before the first one spends hours."""
+def _preflight(
+    config: Config,
+    services: Mapping[str, Any],
+    model: Model | None,
+    run: Run,
+    names: Sequence[str] | None = None,
+) -> Data:
+    """Check everything that can be checked, for all services, before the first one spends hours.
+
+    `names` are those that the images of the configuration are for, all of the run where they are not given.
+    """
     require_free_space(run.folder, _FREE_BYTES, "the results of a run")
-    data = read(config)
+    data = read(config, services=names)
     mistakes = []
     for service in services.values():
         try:

@@ -26,11 +26,13 @@ from common.socs import SOCS
 from src.registries import (
     AUGMENTATIONS,
     BASELINES,
+    CLUSTERING,
     DATASETS,
     LOSSES,
     MODELS,
     PROTOCOLS,
     RERANKING,
+    build_schedule,
     check_callback,
     check_callbacks,
     check_optimizer,
@@ -39,6 +41,7 @@ from src.registries import (
 
 SERVICE_OF_LETTER = {
     "t": "training",
+    "a": "adaptation",
     "q": "quantization",
     "e": "evaluation",
     "p": "prediction",
@@ -47,6 +50,7 @@ SERVICE_OF_LETTER = {
 }
 MODEL_SUFFIXES = {
     "training": (".keras",),
+    "adaptation": (".keras",),
     "quantization": (".keras",),
     "evaluation": (".keras", ".tflite", ".onnx"),
     "prediction": (".keras", ".tflite", ".onnx"),
@@ -92,16 +96,18 @@ def _nonsense(letters: str) -> str | None:
         return f"there is no service '{unknown[0]}', only {_letters()}"
     if len(letters) == 1:
         return f"a single service is written operation_mode: {SERVICE_OF_LETTER[letters]}"
-    for letter in "tqpbd":
+    for letter in "taqpbd":
         if letters.count(letter) > 1:
             return f"{SERVICE_OF_LETTER[letter]} appears more than once"
     if "t" in letters[1:]:
         return "training starts a model, so it comes first"
+    if "a" in letters[letters.find("q") :] and "q" in letters:
+        return "quantization takes the weights that adaptation changes, so it comes after it"
     if "d" in letters[:-1]:
         return "deployment packages the final model, so it comes last"
     if "b" in letters.removesuffix("d")[:-1]:
         return "benchmarking measures the final model, so it comes last, or just before deployment"
-    if letters[0] == "t" and "d" in letters and "q" not in letters:
+    if letters[0] in "ta" and "d" in letters and "q" not in letters:
         return "deployment packages an INT8 model, so quantization comes before it"
     if "ee" in letters:
         return "evaluation twice in a row measures the same model twice"
@@ -557,6 +563,66 @@ class Training(Strict):
         return terms
 
 
+Clustering = Annotated[Component, _checked(partial(CLUSTERING.check, given=("distances", "images")))]
+Schedule = Annotated[Component, _checked(build_schedule)]
+
+
+class Adaptation(Strict):
+    """Rounds of clustering images that nobody labelled, and of learning from the clusters as if they were people."""
+
+    target: Dataset | None = None
+    """What to adapt to, with the keys of `dataset`, for this and all later services; `dataset` where it is not set."""
+    optimizer: Optimizer
+    """Any Keras optimizer: `Adam`, or `Adam: {learning_rate: 0.00035}`."""
+    rounds: PositiveInt = 50
+    """Number of rounds; the model of the last one is kept, since nothing says which is the best."""
+    steps_per_round: PositiveInt = 200
+    """Batches in a round."""
+    batch_size: PositiveInt = 256
+    """Images in a batch: P clusters x K images, of every modality and view."""
+    images_per_identity: PositiveInt = 16
+    """K: images of each cluster in a batch, of each modality and view."""
+    learning_rate_schedule: Schedule | None = None
+    """A learning-rate schedule by name, whose epochs are rounds; the optimizer's rate where it is not set."""
+    temperature: Positive = 0.05
+    """Of the contrastive loss between images and the memory of clusters; smaller is stricter."""
+    momentum: Annotated[Number, Field(ge=0, le=1)] = 0.2
+    """Share of what is remembered of a cluster that stays when it meets a new image."""
+    hard: bool = True
+    """Remember the image of a batch that is least like its cluster, in place of each image in turn."""
+    k1: PositiveInt = 30
+    """Nearest points, itself included, among which two points must find one another (Jaccard distance)."""
+    k2: PositiveInt = 6
+    """Nearest points over which the neighbourhood of a point is averaged."""
+    clustering: Clustering | None = Component(name="dbscan")
+    """How clusters are found, with its arguments; `null` takes each track, or image without one, for a cluster."""
+    constraints: bool = True
+    """Images of a track and of synchronised cameras are one person, people in one frame are several."""
+    cross_modal_weight: Annotated[Number, Field(ge=0)] = 0.25
+    """Weight of the loss between an image and the clusters of the other modality."""
+    camera_proxies: bool = False
+    """Remember each camera's images of a cluster by themselves."""
+    mean_teacher: Fraction | None = None
+    """Share by which a moving average of the weights keeps its own at each step: it is clustered with, and kept."""
+    mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+    """16-bit computation; the saved model is float32."""
+    pseudo_labels: OptionalPath = None
+    """A CSV with columns `file` and `label` to learn from in place of clusters, such as corrected ones."""
+    resume_from: OptionalPath = None
+    """Go on with an interrupted adaptation: its `adaptation/last_round.npz`."""
+
+    @model_validator(mode="after")
+    def _batch_is_p_by_k(self) -> "Adaptation":
+        if self.batch_size % self.images_per_identity or self.batch_size == self.images_per_identity:
+            raise ValueError(
+                f"batch_size must be a multiple of images_per_identity (P x K) with 2 clusters or more, received "
+                f"{self.batch_size} and {self.images_per_identity}"
+            )
+        if self.k2 > self.k1:
+            raise ValueError(f"k2 must be at most k1, received {self.k2} and {self.k1}")
+        return self
+
+
 class QuantizationAwareTraining(Strict):
     """`quantizer: tfmot_qat`: fine-tuning with fake quantization, distilled from the float embedding."""
 
@@ -821,6 +887,7 @@ class Config(Strict):
                 "examples": [
                     *SERVICE_OF_LETTER.values(),
                     "chain_tqeb",
+                    "chain_taqeb",
                     "chain_tqe",
                     "chain_tqep",
                     "chain_eqe",
@@ -831,8 +898,8 @@ class Config(Strict):
             }
         ),
     ]
-    """A service, or a chain of services by their letters: t training, q quantization, e evaluation, p prediction, b
-    benchmarking, d deployment."""
+    """A service, or a chain of services by their letters: t training, a adaptation, q quantization, e evaluation, p
+    prediction, b benchmarking, d deployment."""
     general: General = General()
     """The project and the conditions of the run."""
     model: ModelSection
@@ -851,6 +918,8 @@ class Config(Strict):
     """The visible images of a batch come a second time, with these, such as `random_channel_exchange`."""
     training: Training | None = None
     """Needed by training."""
+    adaptation: Adaptation | None = None
+    """Needed by adaptation."""
     quantization: Quantization | None = None
     """Needed by quantization."""
     evaluation: Evaluation = Evaluation()
@@ -876,17 +945,29 @@ class Config(Strict):
 
     @property
     def services(self) -> tuple[str, ...]:
-        """The services that this run executes, in order; `training` ends with a test where there is a test set."""
+        """The services that this run executes, in order.
+
+        `training` and `adaptation` end with a test where there is a test set.
+        """
         services = services_of(self.operation_mode)
-        ends_with_test = services == ("training",) and self.dataset.has_test_set
-        return (*services, "evaluation") if ends_with_test else services
+        makes_model = services in (("training",), ("adaptation",))
+        has_test_set = (
+            self.of_target.dataset.has_test_set if "adaptation" in services else self.dataset.has_test_set
+        )
+        return (*services, "evaluation") if makes_model and has_test_set else services
+
+    @property
+    def of_target(self) -> "Config":
+        """The configuration as adaptation and the services after it see it: `dataset` is the target."""
+        target = None if self.adaptation is None else self.adaptation.target
+        return self if target is None else self.model_copy(update={"dataset": target})
 
     @model_validator(mode="after")
     def _mode_has_what_it_needs(self) -> "Config":
         services = self.services
         mistakes = [
             f"operation_mode '{self.operation_mode}' needs the section '{service}'"
-            for service in ("training", "quantization")
+            for service in ("training", "adaptation", "quantization")
             if service in services and getattr(self, service) is None
         ]
         if self.training is not None and self.training.resume_training and self.model.model_path is None:
@@ -897,11 +978,17 @@ class Config(Strict):
                 f"operation_mode '{self.operation_mode}' goes on with single images: the first of "
                 f"quantization.batch_sizes must be 1, received {batches}"
             )
-        if services[0] != "training" and self.model.model_path is None:
+        if services[0] not in ("training", "adaptation") and self.model.model_path is None:
             mistakes.append(
                 f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model"
             )
-        mistakes += self._wrong_model_file(services[0]) + self._missing_paths(services)
+        mistakes += self._wrong_model_file(services[0])
+        before, after = self.split_services
+        mistakes += self._missing_paths(before, "dataset")
+        if after:
+            is_own = self.adaptation is not None and self.adaptation.target is not None
+            mistakes += self.of_target._missing_paths(after, "adaptation.target" if is_own else "dataset")
+            mistakes += self._mistakes_of_adaptation(services)
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self
@@ -915,23 +1002,44 @@ class Config(Strict):
             f"operation_mode '{self.operation_mode}' takes a {' or '.join(needed)} file, model.model_path is {path}"
         ]
 
-    def _missing_paths(self, services: tuple[str, ...]) -> list[str]:
+    @property
+    def split_services(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The services before adaptation, and it with those that come after."""
+        services = self.services
+        first = services.index("adaptation") if "adaptation" in services else len(services)
+        return services[:first], services[first:]
+
+    def _mistakes_of_adaptation(self, services: tuple[str, ...]) -> list[str]:
+        mistakes = []
+        if services[0] == "adaptation" and self.model.model_name and self.model.model_path:
+            mistakes.append(
+                "adaptation goes on with the network of model.model_path as it is: leave model.model_name out, or "
+                "train it first"
+            )
+        if "quantization" in services and self.quantization and self.quantization.qat.task_weight > 0:
+            mistakes.append(
+                "quantization.qat.task_weight needs labels, which the images that a model was adapted to do not have: "
+                "expected 0"
+            )
+        return mistakes
+
+    def _missing_paths(self, services: tuple[str, ...], section: str) -> list[str]:
         dataset = self.dataset
-        if dataset.is_rendered or dataset.root_path is not None:
+        if not services or dataset.is_rendered or dataset.root_path is not None:
             return []
         if dataset.has_lists:
             return (
-                [f"operation_mode '{self.operation_mode}' needs dataset.root_path"]
+                [f"operation_mode '{self.operation_mode}' needs {section}.root_path"]
                 if services != ("deployment",)
                 else []
             )
         missing = []
-        if "training" in services and dataset.training_path is None:
-            missing.append("dataset.training_path")
+        if {"training", "adaptation"} & set(services) and dataset.training_path is None:
+            missing.append(f"{section}.training_path")
         if "quantization" in services and dataset.quantization_path is None and dataset.training_path is None:
-            missing.append("dataset.quantization_path")
+            missing.append(f"{section}.quantization_path")
         if {"evaluation", "benchmarking"} & set(services) and dataset.test_query_path is None:
-            missing.append("dataset.test_query_path and dataset.test_gallery_path")
+            missing.append(f"{section}.test_query_path and {section}.test_gallery_path")
         if "prediction" in services and {dataset.prediction_query_path, dataset.test_query_path} == {None}:
-            missing.append("dataset.prediction_query_path and dataset.prediction_gallery_path")
+            missing.append(f"{section}.prediction_query_path and {section}.prediction_gallery_path")
         return [f"operation_mode '{self.operation_mode}' needs {key}" for key in missing]

@@ -30,6 +30,7 @@ from datasets.synthetic.presets import PRESETS, Preset
 VERSION = 2  # increase it whenever a change makes other pixels: folders made before are then refused
 _MANIFEST = "synthetic.json"
 _TRACKS = "tracks.csv"
+_PARTY = 3  # people
 _IN_PROCESS = 500  # with fewer images than this, starting processes takes longer than rendering
 
 
@@ -101,10 +102,11 @@ def shots(preset: Preset) -> Iterator[Shot]:
                 for index, role in enumerate(roles):
                     if preset.track > 1:
                         track, frame = 1 + index // preset.track, index % preset.track
+                        party = _parties(first, identities, scene, track)[identity - first]
                     else:
-                        track, frame = 0, _scattered(identity, camera, index)
+                        track, frame, party = 0, _scattered(identity, camera, index), 0
                     yield Shot(
-                        split, role, identity, camera, scene, track, frame, modality, sensor, index + 1
+                        split, role, identity, camera, scene, track, frame, modality, sensor, index + 1, party
                     )
         first += identities
 
@@ -131,6 +133,13 @@ def _camera(preset: Preset, seed: int, number: int) -> Camera:
     return make_camera(preset, seed, number)
 
 
+@cache
+def _parties(first: int, people: int, scene: int, track: int) -> list[int]:
+    """Return the party, from 1, of each person of a split, in which they are seen on one walk."""
+    places = _rng(7, first, scene, track).permutation(people)
+    return [1 + int(place) // _PARTY for place in places]
+
+
 def _scattered(identity: int, camera: int, index: int) -> int:
     """Return a frame number that is unique within a camera's images of an identity and says nothing else."""
     return 1 + (7919 * identity + 104_729 * camera + 611_953 * index) % 999_983
@@ -146,6 +155,8 @@ def _manifest(preset: str, layout: str, seed: int) -> dict[str, Any]:
         "layout": layout,
         "settings": asdict(settings),
     }
+    if settings.track > 1:
+        recipe["parties"] = _PARTY
     everything = list(shots(settings))
     images = Counter(
         shot.split if shot.split == "train" else f"{shot.split}_{shot.role}" for shot in everything
@@ -276,11 +287,26 @@ def encode(image: np.ndarray, quality: int) -> bytes:
 
 
 def _write_tracks(root: Path, preset: Preset, layout: str, everything: list[Shot]) -> None:
-    """Write which file shows which frame of which walk; frames of one track and number are simultaneous."""
+    """Write which file shows which frame of which walk, and with whom.
+
+    Frames of one track and number are simultaneous, and those of one camera, party and number are one frame.
+    """
     with (root / _TRACKS).open("w", encoding="utf-8", newline="") as file:
         table = csv.writer(file)
-        table.writerow(("file", "split", "identity", "camera", "modality", "scene", "track", "frame"))
+        table.writerow(
+            ("file", "split", "identity", "camera", "modality", "scene", "track", "frame", "party")
+        )
         for shot in everything:
             track = f"{shot.identity:04d}s{shot.scene + 1}t{shot.track}"
-            row = (shot.split, shot.identity, shot.camera, shot.modality, shot.scene, track, shot.frame)
+            party = f"{shot.split}-t{shot.track}-{shot.party}"
+            row = (
+                shot.split,
+                shot.identity,
+                shot.camera,
+                shot.modality,
+                shot.scene,
+                track,
+                shot.frame,
+                party,
+            )
             table.writerow((LAYOUTS[layout](shot), *row))

@@ -29,6 +29,8 @@ class Shot(NamedTuple):
     """Number of the camera among those of its modality, from 1."""
     number: int
     """Number of the image among those of its identity and camera, from 1."""
+    party: int
+    """Those who walk together, from 1: people of one party are in one frame. 0 when nobody walks."""
 
 
 def market1501(shot: Shot) -> str:
@@ -74,13 +76,13 @@ def llcm(shot: Shot) -> str:
 
 
 def vt_mot(shot: Shot) -> str:
-    """Return a path like `query/thermal/syntheticx2_c1_t3_000451.jpg`, the same for both sensors of a moment.
+    """Return a path like `query/thermal/syntheticx2_c1_t3_g17_000001.jpg`, the same for both sensors of a moment.
 
-    Validation identities have one folder, `val`.
+    What follows the identity is the same for all people in the frame. Validation identities have one folder, `val`.
     """
     folder = shot.role if shot.split == "test" else shot.split
-    who = f"syntheticx{shot.identity}_c{shot.scene + 1}_t{shot.track}"
-    return f"{folder}/{shot.modality}/{who}_{shot.frame:06d}.jpg"
+    walk = f"c{shot.scene + 1}_t{shot.track}" + (f"_g{shot.party}" if shot.party else "")
+    return f"{folder}/{shot.modality}/syntheticx{shot.identity}_{walk}_{shot.frame:06d}.jpg"
 
 
 LAYOUTS: dict[str, Callable[[Shot], str]] = {

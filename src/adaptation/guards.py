@@ -39,6 +39,24 @@ def check_images(modalities: Sequence[str], expected: Collection[str], least: in
             )
 
 
+def check_points(points: int, least: int, modality: str) -> None:
+    """Check that there are enough points to cluster, which tracks make fewer than images.
+
+    Args:
+        points: Number of tracks, and of images without one.
+        least: How many clustering needs: k1 of `jaccard_distance`.
+        modality: Of the images, for the message.
+
+    Raises:
+        NothingToLearnError: there are fewer.
+    """
+    if points < least:
+        raise NothingToLearnError(
+            f"the {modality} images of the target are {points} tracks and images without a track, and clustering needs "
+            f"{least}: add images, or lower k1"
+        )
+
+
 def check_features(features: np.ndarray, what: str = "images") -> None:
     """Check that the network tells images apart at all.
 

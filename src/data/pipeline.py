@@ -175,6 +175,50 @@ def cross_modal_training_batches(
     return dataset.apply(tf.data.experimental.assert_cardinality(steps * epochs)).prefetch(_READY_BATCHES)
 
 
+def drawn_batches(
+    samples: Sequence[Sample],
+    preprocessing: Preprocessing,
+    draws: np.ndarray,
+    seed: int,
+    first_step: int = 0,
+    augment: Augment | None = None,
+    pixels: np.ndarray | None = None,
+) -> tf.data.Dataset:
+    """Batches of images that the caller has drawn.
+
+    Args:
+        samples: The images.
+        preprocessing: Decoding, resizing, rescaling.
+        draws: Indices into `samples`, int32 (steps, N).
+        seed: Seed of augmentation.
+        first_step: Number of the first batch, which augmentation depends on too.
+        augment: As of `training_batches`.
+        pixels: Resized images (len(samples), H, W, C), uint8, if they are kept; None decodes files anew each time.
+
+    Returns:
+        Dataset of {"images": float32 (N, H, W, C) rescaled, "index": int32 (N,)}.
+    """
+    batches = tf.data.Dataset.from_tensor_slices(tf.constant(draws, tf.int32))
+    images = _images_of(batches, samples, preprocessing, draws.shape[1], pixels)
+
+    def finish(step: Any, index_and_pixels: tuple[Any, Any]) -> dict[str, Any]:
+        index, values = index_and_pixels
+        return {"images": preprocessing.rescale(_augmented(augment, values, seed, step)), "index": index}
+
+    return (
+        images.enumerate(first_step)
+        .map(finish, tf.data.AUTOTUNE, deterministic=True)
+        .apply(tf.data.experimental.assert_cardinality(len(draws)))
+        .prefetch(_READY_BATCHES)
+    )
+
+
+def kept_pixels(samples: Sequence[Sample], preprocessing: Preprocessing, cache: Path | str) -> np.ndarray:
+    """Return resized images, uint8 (len(samples), H, W, C), kept in `memory` or in a folder."""
+    decoded = _pixels(samples, preprocessing).batch(_CHUNK).as_numpy_iterator()
+    return cached_pixels(samples, preprocessing, decoded, cache)
+
+
 def _augmented(augment: Augment | None, pixels: Any, seed: int, step: Any) -> Any:
     """Pixels as float32, augmented as the seed and the number of the step say."""
     values = tf.cast(pixels, tf.float32)
@@ -225,9 +269,9 @@ def _images_of(
     samples: Sequence[Sample],
     preprocessing: Preprocessing,
     batch_size: int,
-    cache: Path | str | None,
+    cache: Path | str | np.ndarray | None,
 ) -> tf.data.Dataset:
-    """Index batches to (index, uint8 pixels) batches."""
+    """Index batches to (index, uint8 pixels) batches; `cache` may be the pixels themselves."""
     if cache is None:
         paths = tf.constant([str(sample.path) for sample in samples])
         return (
@@ -239,8 +283,7 @@ def _images_of(
             )
             .batch(batch_size, drop_remainder=True)
         )
-    decoded = _pixels(samples, preprocessing).batch(_CHUNK).as_numpy_iterator()
-    pixels = cached_pixels(samples, preprocessing, decoded, cache)
+    pixels = cache if isinstance(cache, np.ndarray) else kept_pixels(samples, preprocessing, cache)
 
     def look_up(index: Any) -> tuple[Any, Any]:
         found = tf.numpy_function(lambda i: pixels[i], [index], tf.uint8, stateful=False)

@@ -22,6 +22,10 @@ class Sample:
         camera: Number of the camera, 0 where the layout does not tell.
         modality: `visible` or `thermal`.
         track: Name of the track that the image is a frame of, if any.
+        moment: Name of what synchronised cameras took of one person at one time: its images share it. None where
+            nothing tells.
+        scene: Name of the frame of one camera that the image was cut out of, in which nobody is twice. None where
+            nothing tells.
     """
 
     path: Path
@@ -29,6 +33,8 @@ class Sample:
     camera: int
     modality: str = "visible"
     track: str | None = None
+    moment: str | None = None
+    scene: str | None = None
 
     @property
     def is_person(self) -> bool:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from src.data.any_images import any_images
 from src.data.labels import people
 from src.data.preprocessing import Preprocessing
 from src.data.readers._lists import PARTS
-from src.data.sample import Sample
+from src.data.sample import UNKNOWN, Sample
 from src.data.splits import overlap, split_by_identity, split_by_image
 from src.registries import DATASETS
 from src.schema import Config, PreprocessingSection
@@ -36,6 +36,8 @@ class Data:
     prediction_query: Sequence[Sample] = ()
     prediction_gallery: Sequence[Sample] = ()
     calibration: Sequence[Sample] = ()
+    target: Sequence[Sample] = ()
+    """Images to adapt to: nothing says who is seen, neither an identity nor the order."""
 
     @property
     def validation_is_retrieval(self) -> bool:
@@ -55,17 +57,19 @@ def folders(config: Config) -> dict[str, Path | None]:
         "prediction_query": dataset.prediction_query_path,
         "prediction_gallery": dataset.prediction_gallery_path,
         "calibration": dataset.quantization_path,
+        "target": dataset.training_path,
     }
     if dataset.is_rendered:
         root = _PROJECT / "datasets" / f"synthetic_{dataset.synthetic_preset}"
         chosen |= {
             "training": root / "bounding_box_train",
+            "target": root / "bounding_box_train",
             "validation": root / "bounding_box_val",
             "query": root / "query",
             "gallery": root / "bounding_box_test",
         }
     if dataset.root_path is not None:
-        chosen |= dict.fromkeys(PARTS, dataset.root_path)
+        chosen |= dict.fromkeys((*PARTS, "target"), dataset.root_path)
     return chosen
 
 
@@ -86,18 +90,25 @@ def render_if_synthetic(config: Config) -> None:
         generate(dataset.synthetic_preset, _PROJECT / "datasets" / f"synthetic_{dataset.synthetic_preset}")
 
 
-def read(config: Config, check: bool = True) -> Data:
+def read(config: Config, check: bool = True, services: Sequence[str] | None = None) -> Data:
     """Read every folder that the run needs, check that its images can be decoded, and divide it.
+
+    Args:
+        config: The configuration.
+        check: Whether to decode every image.
+        services: Those that the images are for; all of the run where it is not given.
 
     Raises:
         ConfigError: a folder is missing or holds another layout, an image cannot be decoded
             (`dataset.on_bad_image: raise`), or there are too few images or identities.
     """
-    if not set(_needed(config)) <= set(_PREDICTION):
+    services = config.services if services is None else services
+    purposes = _needed(config, services)
+    if not set(purposes) <= set(_PREDICTION):
         render_if_synthetic(config)
     samples: dict[str, list[Sample]] = {}
     mistakes = []
-    for purpose in _needed(config):
+    for purpose in purposes:
         path = folders(config)[purpose]
         if path is None:
             continue
@@ -111,7 +122,7 @@ def read(config: Config, check: bool = True) -> Data:
         _LOGGER.warning("the images are %s: scores on them are not scores on that one", data_set_name(config))
     if check:
         samples = _without_bad_images(config, samples)
-    return _divide(config, samples)
+    return _divide(config, samples, services)
 
 
 def read_folder_of(config: Config, purpose: str, path: Path) -> list[Sample]:
@@ -123,6 +134,9 @@ def read_folder_of(config: Config, purpose: str, path: Path) -> list[Sample]:
     dataset = config.dataset
     reader = partial(DATASETS.get(dataset.dataset_name), **dataset.arguments)
     samples: list[Sample]
+    if purpose == "target":
+        found = reader(path, part="training") if dataset.has_lists else any_images(path, reader)
+        return _unlabelled(found, dataset.seed)
     if dataset.has_lists:
         samples = reader(path, part=purpose) if purpose in PARTS else any_images(path, _no_layout)
     else:
@@ -130,34 +144,42 @@ def read_folder_of(config: Config, purpose: str, path: Path) -> list[Sample]:
     return samples
 
 
+def _unlabelled(samples: Sequence[Sample], seed: int) -> list[Sample]:
+    """The samples without their identities, and in an order that does not tell them: files are sorted by person."""
+    order = np.random.default_rng(seed).permutation(len(samples))
+    return [replace(samples[number], identity=UNKNOWN) for number in order]
+
+
 def _no_layout(folder: Path) -> list[Sample]:
     raise ConfigError("the data set's own lists name the images of people that it knows")
 
 
-def _needed(config: Config) -> list[str]:
+def _needed(config: Config, services: Sequence[str]) -> list[str]:
     purposes = []
-    if "training" in config.services:
+    if "training" in services:
         purposes += ["training", "validation"]
-    if "quantization" in config.services:
+    if "adaptation" in services:
+        purposes += ["target"]
+    if "quantization" in services:
         purposes += ["training" if config.dataset.quantization_path is None else "calibration"]
-        if _validates_int8(config):
+        if _validates_int8(config, services):
             purposes += ["training", "validation"]
         if config.quantization is not None and config.quantization.compare:
             purposes += ["query", "gallery"]
-    if {"evaluation", "benchmarking"} & set(config.services) or "training" in config.services:
+    if {"evaluation", "benchmarking"} & set(services) or "training" in services:
         purposes += ["query", "gallery"]
-    if "evaluation" in config.services:
+    if "evaluation" in services:
         purposes += ["validation"]
-    if "prediction" in config.services:
+    if "prediction" in services:
         own = config.dataset.prediction_query_path is not None
         purposes += _PREDICTION if own else ["query", "gallery"]
     return list(dict.fromkeys(purposes))
 
 
-def _validates_int8(config: Config) -> bool:
+def _validates_int8(config: Config, services: Sequence[str]) -> bool:
     """Whether quantization trains, or compares without a test set."""
     section = config.quantization
-    if "quantization" not in config.services or section is None:
+    if "quantization" not in services or section is None:
         return False
     return section.quantizer == "tfmot_qat" or (section.compare and folders(config)["query"] is None)
 
@@ -170,11 +192,11 @@ def _without_bad_images(config: Config, samples: dict[str, list[Sample]]) -> dic
     return {purpose: [sample for sample in part if sample in good] for purpose, part in samples.items()}
 
 
-def _divide(config: Config, samples: dict[str, list[Sample]]) -> Data:
+def _divide(config: Config, samples: dict[str, list[Sample]], services: Sequence[str]) -> Data:
     dataset = config.dataset
     everything = people(samples.get("training", []))
     training, validation = everything, people(samples.get("validation", []))
-    if not validation and ("training" in config.services or (everything and _validates_int8(config))):
+    if not validation and ("training" in services or (everything and _validates_int8(config, services))):
         split = {"image": split_by_image, "identity": split_by_identity}[dataset.validation_split_by]
         training, validation = split(everything, dataset.validation_split, dataset.seed)
     training, validation = _of_modalities(config, training), _of_modalities(config, validation)
@@ -182,7 +204,8 @@ def _divide(config: Config, samples: dict[str, list[Sample]]) -> Data:
     _report_overlap(training, query)
     calibration = _calibration_subset(config, samples.get("calibration", []) or training)
     shown = (samples.get("prediction_query", query), samples.get("prediction_gallery", gallery))
-    return Data(training, validation, query, gallery, *shown, calibration)
+    target = _of_modalities(config, samples.get("target", []))
+    return Data(training, validation, query, gallery, *shown, calibration, target)
 
 
 def _of_modalities(config: Config, samples: Sequence[Sample]) -> list[Sample]:

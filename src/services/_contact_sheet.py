@@ -56,7 +56,7 @@ def contact_sheet(
         colours += ["#111827", *(_COLOURS[match.correct] for match in matches)]
     return plotting.image_grid(
         path,
-        [_pixels(sample.path) for sample in samples],
+        [thumbnail(sample.path) for sample in samples],
         columns=min(len(samples) // len(queries), _COLUMNS),
         titles=[f"{heading}\n{_caption(sample)}" for heading, sample in zip(headings, samples, strict=True)],
         border_colours=colours,
@@ -72,8 +72,8 @@ def _caption(sample: Sample) -> str:
     return f"{str(sample.identity)[:10]}{f', c{sample.camera}' if sample.camera else ''}"
 
 
-def _pixels(path: Path) -> np.ndarray:
-    """The file itself in RGB, not what preprocessing makes of it; small enough for a sheet."""
+def thumbnail(path: Path) -> np.ndarray:
+    """The file itself in RGB, uint8 (H, W, 3), not what preprocessing makes of it; small enough for a sheet."""
     with Image.open(path) as image:
         image.thumbnail(_PIXELS)
         return np.asarray(image.convert("RGB"))

@@ -30,6 +30,7 @@ from common.run import progress
 
 _PROJECT = Path(__file__).parents[2]
 _BEST = "saved_models/best_model.keras"
+_ADAPTED = "saved_models/adapted_model.keras"
 SHARED = "shared"
 """Name of the steps that all arms share, in place of an arm's."""
 
@@ -101,7 +102,8 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
                 target = step_folder(folder, name, seed, number)
                 overrides = [*experiment.overrides, *step.overrides, f"general.global_seed={seed}"]
                 run_step(step.config, overrides, target, {"previous": previous, "shared": shared}, threads)
-                previous = target / _BEST
+                adapted = target / _ADAPTED
+                previous = adapted if adapted.is_file() else target / _BEST
                 advance(1, name)
             return previous
 

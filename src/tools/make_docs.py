@@ -83,10 +83,15 @@ def _section(model: type[BaseModel], prefix: str) -> list[str]:
             if field.is_required()
             else ""
             if nested
-            else f"`{json.dumps(field.default, default=str)}`"
+            else f"`{json.dumps(field.default, default=_plain)}`"
         )
         lines.append(f"| `{prefix}{name}` | {kind} | {default} | {field.description} |")
     return [*lines, "", *sections]
+
+
+def _plain(value: Any) -> Any:
+    """A default that JSON does not know: a component as it is spelled in YAML, anything else as text."""
+    return value.model_dump(mode="json") if isinstance(value, Component) else str(value)
 
 
 def _nested(annotation: Any) -> type[BaseModel] | None:

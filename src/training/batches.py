@@ -144,7 +144,7 @@ def batches_of(
         return Batches(config, data, labels, {"": preprocessing}, (), p, training.images_per_identity)
     shapes = inputs if has_two_inputs else dict.fromkeys(MODALITIES, inputs[""])
     own = {name: preprocessing.of_shape(shape) for name, shape in shapes.items()}
-    views = _views(config, own)
+    views = views_of(config, own)
     p = _identities(config, len(views))
     return Batches(config, data, labels, own, views, p, training.images_per_identity)
 
@@ -161,14 +161,15 @@ def _check_one_modality(config: Config) -> None:
         )
 
 
-def _views(config: Config, preprocessing: Mapping[str, Preprocessing]) -> tuple[View, ...]:
-    """The parts of a batch; augmentations of a modality take the place of common ones of the same name."""
+def views_of(config: Config, preprocessing: Mapping[str, Preprocessing]) -> tuple[View, ...]:
+    """The parts of a batch of some modalities; their augmentations take the place of common ones of the same name."""
     asked = [("visible", config.data_augmentation_visible), ("thermal", config.data_augmentation_thermal)]
     if config.data_augmentation_second_view:
         asked.insert(1, ("visible", config.data_augmentation_second_view))
     return tuple(
         View(name, sequence({**config.data_augmentation, **own}, preprocessing[name].input_shape))
         for name, own in asked
+        if name in preprocessing
     )
 
 

@@ -18,6 +18,8 @@ from datasets.synthetic.identity import make_identity
 from datasets.synthetic.layouts import LAYOUTS
 from src.data.readers.deepsportradar import deepsportradar
 from src.data.readers.market1501 import market1501
+from src.data.readers.synthetic import synthetic
+from src.data.readers.vt_mot import vt_mot
 
 SMALL = replace(PRESETS["tiny"], train=3, val=1, test=2)
 
@@ -226,6 +228,26 @@ def test_the_table_of_tracks_pairs_the_sensors(tmp_path, monkeypatch):
         moments.setdefault((row["track"], row["frame"]), []).append(row["modality"])
     assert all(sorted(seen) == ["thermal", "visible"] for seen in moments.values())
     assert max(int(row["frame"]) for row in rows) == PRESETS["drone"].track - 1
+
+
+def test_people_of_a_party_are_in_one_frame_and_nobody_is_twice(tmp_path, monkeypatch):
+    monkeypatch.setitem(PRESETS, "drone", replace(PRESETS["drone"], train=7, val=1, test=1))
+    walks = [shot for shot in shots(PRESETS["drone"]) if shot.split == "train"]
+    together: dict[tuple, list[int]] = {}
+    for shot in walks:
+        together.setdefault((shot.camera, shot.track, shot.party, shot.frame), []).append(shot.identity)
+    assert all(len(people) == len(set(people)) <= 3 for people in together.values())
+    companies = {tuple(sorted(people)) for people in together.values() if len(people) == 3}
+    assert len(companies) > 4, "not always the same people walk together"
+    for layout, read in (("market1501", synthetic), ("vt_mot", lambda path: vt_mot(path.parent, "training"))):
+        root = generate("drone", tmp_path / layout, layout, progress=False)
+        samples = read(root / ("bounding_box_train" if layout == "market1501" else "train"))
+        seen: dict[str, set] = {}
+        for sample in samples:
+            seen.setdefault(sample.scene, set()).add(sample.moment)
+        assert sorted(map(len, seen.values())) == sorted(map(len, together.values()))
+        moments = [sample.moment for sample in samples]
+        assert len(moments) == 2 * len(set(moments)), "each is of a visible and a thermal image"
 
 
 # ------------------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 import csv
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def synthetic(path: Path) -> list[Sample]:
     """Read a folder of synthetic people, made by `python -m datasets.synthetic`.
 
     The `synthetic.json` above the folder says in which layout it was written and which camera is visible or
-    thermal; a `tracks.csv` beside it names the track of each image.
+    thermal; a `tracks.csv` beside it names the track, the moment and the scene of each image.
 
     Args:
         path: A folder below the generator's output, for example `bounding_box_train`.
@@ -47,7 +48,14 @@ def synthetic(path: Path) -> list[Sample]:
                 f"{', '.join(modality)}: the folder was changed after it was made"
             )
         file = sample.path.absolute().relative_to(root.absolute()).as_posix()
-        return replace(sample, modality=modality[str(sample.camera)], track=tracks.get(file))
+        row = tracks.get(file, {})
+        return replace(
+            sample,
+            modality=modality[str(sample.camera)],
+            track=row.get("track"),
+            moment=_name_of(row, "track", "frame"),
+            scene=_name_of(row, "camera", "party", "frame"),
+        )
 
     return [complete(sample) for sample in _LAYOUTS[layout](path)]
 
@@ -70,9 +78,16 @@ def _read_manifest(manifest: Path) -> tuple[str, dict[str, str]]:
     return layout, cameras
 
 
-def _read_tracks(root: Path) -> dict[str, str]:
+def _read_tracks(root: Path) -> dict[str, dict[str, str]]:
+    """What is known of each file beside its name."""
     table = root / _TRACKS
     if not table.is_file():
         return {}
     with table.open(encoding="utf-8", newline="") as file:
-        return {row["file"]: row["track"] for row in csv.DictReader(file)}
+        return {row["file"]: row for row in csv.DictReader(file)}
+
+
+def _name_of(row: Mapping[str, str], *columns: str) -> str | None:
+    """The values of some columns, which together name something; None where one is missing."""
+    values = [row.get(column) for column in columns]
+    return "_".join(value for value in values if value) if all(values) else None

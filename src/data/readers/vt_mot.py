@@ -12,8 +12,8 @@ def vt_mot(path: Path, part: Part) -> list[Sample]:
     """Read a part of what `python -m datasets.prepare_vt_mot` writes: `train/thermal/street-3x17_000120.jpg`.
 
     The identity is sequence and track, `street-3x17`, kept as text; the same name below `visible` and `thermal` is the
-    same moment. A `_c<k>` in the name is the camera, else it is 0: a sequence is one pair of cameras, so people are
-    never seen by a second one.
+    same moment, and images of one sequence and frame are of one scene. A `_c<k>` in the name is the camera, else it is
+    0: a sequence is one pair of cameras, so people are never seen by a second one.
 
     Args:
         path: Folder with `train`, `val` (if any), `query` and `gallery`, each with `visible` and `thermal`.
@@ -33,10 +33,16 @@ def vt_mot(path: Path, part: Part) -> list[Sample]:
         return []
 
     def to_sample(image: Path) -> Sample | None:
-        identity, underscore, rest = image.stem.partition("_")
+        identity, underscore, when = image.stem.partition("_")
         if not identity or not underscore:
             return None
-        return Sample(image, identity, camera_of(rest), image.parent.name, image.stem.rpartition("_")[0])
+        modality, sequence = image.parent.name, identity.rpartition("x")[0]
+        return Sample(
+            image, identity, camera_of(when), modality,
+            track=image.stem.rpartition("_")[0],
+            moment=image.stem,
+            scene=f"{modality}/{sequence}_{when}",
+        )  # fmt: skip
 
     names = "images named '<sequence>x<track>_<frame>.jpg'"
     return [

@@ -119,6 +119,8 @@ def test_vt_mot_reads_both_sides_of_a_moment(tmp_path):
         ("street-3x17", 0, modality, "street-3x17_000120.jpg") for modality in ("visible", "thermal")
     ]
     assert {sample.track for sample in samples} == {"street-3x17"}
+    assert {sample.moment for sample in samples} == {"street-3x17_000120"}
+    assert [sample.scene for sample in samples] == ["visible/street-3_000120", "thermal/street-3_000120"]
     assert vt_mot(tmp_path, "validation") == []
 
 

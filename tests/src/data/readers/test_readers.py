@@ -124,7 +124,14 @@ def test_synthetic_knows_tracks(tmp_path, monkeypatch):
         "file,split,track\nbounding_box_train/0002_c2s1_000452_00.jpg,train,0002s1t4\n"
     )
     monkeypatch.chdir(tmp_path)
-    assert [sample.track for sample in synthetic("bounding_box_train")] == [None, "0002s1t4"]
+    alone, tracked = synthetic("bounding_box_train")
+    assert (alone.track, alone.moment, alone.scene) == (None, None, None)
+    assert (tracked.track, tracked.moment, tracked.scene) == ("0002s1t4", None, None)
+    (tmp_path / "tracks.csv").write_text(
+        "file,track,camera,frame,party\nbounding_box_train/0002_c2s1_000452_00.jpg,0002s1t4,2,1,train-t4-17\n"
+    )
+    tracked = synthetic("bounding_box_train")[1]
+    assert (tracked.moment, tracked.scene) == ("0002s1t4_1", "2_train-t4-17_1")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,319 @@
+"""How far adaptation goes without labels: before, after, with true labels, and with less than adaptation has.
+
+    make experiments-adaptation
+
+The people are those of two synthetic presets in the layout of VT-MOT, in which a place is one camera: its protocol
+takes images of the query's person from the same place, by either sensor, out of the gallery. Every training is a run of
+`stm32ai_main.py`; what is finished is not repeated. Tables and pictures go into docs/results.md.
+"""
+
+import csv
+import json
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from os import cpu_count
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import yaml
+
+from common.artifacts import write_csv, write_json
+from common.config import ConfigError, validate
+from common.plotting import line_curves
+from datasets.synthetic import generate
+from src.adaptation.statistics import cluster_statistics
+from src.data.readers.vt_mot import vt_mot
+from src.tools._planned import put_between_markers, read_options
+from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
+
+_PROJECT = Path(__file__).parents[2]
+_PLAN = Path(__file__).parent / "experiments/adaptation.yaml"
+_PAGE = _PROJECT / "docs/results.md"
+_BEGIN = "<!-- tables of make experiments-adaptation -->"
+_MODEL = "float32/keras/"
+_SCORES = {
+    "thermal to visible": "thermal_to_visible_mAP",
+    "visible to thermal": "visible_to_thermal_mAP",
+    "visible": "visible_to_visible_mAP",
+    "thermal": "thermal_to_thermal_mAP",
+}
+"""Columns of the tables, each a name in `evaluation/metrics.json`."""
+_BEFORE, _ADAPTED, _ORACLE = "before", "adapted", "oracle"
+_CONTROL, _FREE = "tracks and pairs, no clustering", "no track constraints"
+_ARMS = (_BEFORE, _ADAPTED, _ORACLE, _CONTROL, _FREE)
+_NEEDED_SHARE, _MINUTES = 0.5, 90
+_SMOKE = ("model.input_shape=[64,32,3]",)
+_SMOKE_TRAINING = (
+    "training.epochs=1", "training.steps_per_epoch=1", "training.batch_size=16", "~training.callbacks",
+)  # fmt: skip
+_SMOKE_ADAPTATION = (
+    "adaptation.rounds=2", "adaptation.steps_per_round=1", "adaptation.batch_size=16",
+    "adaptation.images_per_identity=2", "adaptation.k1=4", "adaptation.k2=2",
+)  # fmt: skip
+
+Scores = Mapping[str, np.ndarray]
+"""Column to a value a seed, in [0, 1]."""
+
+
+class Plan(Experiment):
+    """The arms `before`, `adapted`, `oracle` and so on, and the people."""
+
+    metrics: dict[str, str] = {}
+    """Always the scores of the tables."""
+    source: str
+    """The synthetic preset whose people are labelled."""
+    target: str
+    """The synthetic preset that is adapted to."""
+
+
+def read_plan(path: Path) -> Plan:
+    """Read a plan.
+
+    Raises:
+        ConfigError: it is no plan, or an arm is missing.
+    """
+    plan = validate(Plan, yaml.safe_load(path.read_text(encoding="utf-8")))
+    if missing := [arm for arm in _ARMS if arm not in plan.arms]:
+        raise ConfigError(f"{path}: arms needs {', '.join(missing)}, it has {', '.join(plan.arms)}")
+    return plan
+
+
+def for_smoke(plan: Plan) -> Plan:
+    """One step of everything on tiny images and two seeds, which shows that it runs and measures nothing."""
+
+    def tiny(step: Step) -> Step:
+        evaluates = "operation_mode=evaluation" in step.overrides
+        of_source = step.config == plan.shared[0].config
+        more = () if evaluates else (*_SMOKE, *_SMOKE_TRAINING) if of_source else _SMOKE_ADAPTATION
+        kept = [text for text in step.overrides if not text.startswith(("adaptation.k1", "adaptation.k2"))]
+        return step.model_copy(update={"overrides": [*kept, *more]})
+
+    changes = {
+        "source": "tiny",
+        "target": "tiny",
+        "seeds": plan.seeds[:2],
+        "shared": [tiny(step) for step in plan.shared],
+        "arms": {name: [tiny(step) for step in steps] for name, steps in plan.arms.items()},
+    }
+    return plan.model_copy(update=changes)
+
+
+def on_people(plan: Plan, source: Path, target: Path, labels: Path) -> Plan:
+    """The plan with the folders of its people: every step of the source's configuration is on the source."""
+
+    def filled(step: Step) -> Step:
+        root = source if step.config == plan.shared[0].config else target
+        texts = [text.replace("{labels}", str(labels)) for text in step.overrides]
+        own = [f"dataset.root_path={root}"]
+        return step.model_copy(update={"overrides": [*texts, *own]})
+
+    changes = {
+        "shared": [filled(step) for step in plan.shared],
+        "arms": {name: [filled(step) for step in steps] for name, steps in plan.arms.items()},
+    }
+    return plan.model_copy(update=changes)
+
+
+def write_true_labels(root: Path, path: Path) -> Path:
+    """Write who is seen in the training images of the target, for the oracle alone."""
+    samples = vt_mot(root, "training")
+    return write_csv(path, ("file", "label"), ((sample.path, sample.identity) for sample in samples))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What was measured
+
+
+def scores_of(runs: Sequence[Path]) -> dict[str, np.ndarray]:
+    """Scores of the evaluations of some runs, a value each."""
+    reports = [
+        json.loads((run / "evaluation/metrics.json").read_text(encoding="utf-8"))["metrics"] for run in runs
+    ]
+    return {name: np.array([report[_MODEL + key] for report in reports]) for name, key in _SCORES.items()}
+
+
+def clusters_of(run: Path, root: Path) -> dict[str, dict[str, float]]:
+    """Modality to what the last pseudo labels of a run are worth, by the true labels: for analysis only.
+
+    Args:
+        run: Of an arm that clusters.
+        root: Of the target.
+    """
+    identity_of = {sample.path.resolve(): str(sample.identity) for sample in vt_mot(root, "training")}
+    with (run / "adaptation/pseudo_labels.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    found = {}
+    for modality in ("visible", "thermal"):
+        own = [row for row in rows if row["modality"] == modality]
+        labels = np.array([int(row["label"].rpartition("-")[2] or -1) for row in own])
+        who = np.array([identity_of[Path(row["file"]).resolve()] for row in own])
+        described = cluster_statistics(labels, identities=who)
+        found[modality] = {
+            "clusters": float(described.clusters),
+            "noise": described.noise,
+            "purity": np.nan if described.purity is None else described.purity,
+        }
+    return found
+
+
+def closed_share(results: Mapping[str, Scores], name: str, arm: str = _ADAPTED) -> np.ndarray:
+    """Share of the way from `before` to `oracle` that an arm goes, a seed each; NaN where there is no way to go."""
+    gap = results[_ORACLE][name] - results[_BEFORE][name]
+    gained: np.ndarray = results[arm][name] - results[_BEFORE][name]
+    return np.divide(gained, gap, out=np.full_like(gap, np.nan), where=gap > 0)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is written
+
+
+def scores_table(results: Mapping[str, Scores], source: Mapping[str, Scores], target: str) -> list[str]:
+    """Scores of every arm on the target, and on the source before and after, as Markdown: mean and deviation."""
+    lines = [
+        f"| arm | scored on | {', mAP % | '.join(_SCORES)}, mAP % |",
+        f"| --- | --- |{' ---: |' * len(_SCORES)}",
+    ]
+    for where, rows in ((target, results), ("source", source)):
+        for arm, scores in rows.items():
+            lines.append(f"| {arm} | {where} | {' | '.join(_spread(scores[name]) for name in _SCORES)} |")
+    return lines
+
+
+def shares_table(results: Mapping[str, Scores]) -> list[str]:
+    """Share of the gap to the oracle that each arm closes, %, as Markdown."""
+    arms = [arm for arm in results if arm not in (_BEFORE, _ORACLE)]
+    lines = [f"| share of the gap closed, % | {' | '.join(_SCORES)} |", f"| --- |{' ---: |' * len(_SCORES)}"]
+    for arm in arms:
+        cells = [_spread(closed_share(results, name, arm)) for name in _SCORES]
+        lines.append(f"| {arm} | {' | '.join(cells)} |")
+    return lines
+
+
+def clusters_table(plan: Plan, folder: Path, root: Path) -> list[str]:
+    """Clusters of the last round of each arm, and their purity, which no arm sees, as Markdown."""
+    lines = [
+        "| arm | modality | clusters | noise, % | purity, % |",
+        "| --- | --- | ---: | ---: | ---: |",
+    ]
+    for arm in (arm for arm in plan.arms if arm not in (_BEFORE, _ORACLE)):
+        found = [clusters_of(step_folder(folder, arm, seed, 1), root) for seed in plan.seeds]
+        for modality in ("visible", "thermal"):
+            values = {name: np.array([f[modality][name] for f in found]) for name in found[0][modality]}
+            lines.append(
+                f"| {arm} | {modality} | {values['clusters'].mean():.0f} | {_spread(values['noise'])} | "
+                f"{_spread(values['purity'])} |"
+            )
+    return lines
+
+
+def _spread(values: np.ndarray) -> str:
+    if np.isnan(values).any():
+        return "-"
+    percent = 100 * values
+    return f"{percent.mean():.1f} ± {percent.std(ddof=1):.1f}"
+
+
+def verdicts(results: Mapping[str, Scores]) -> list[str]:
+    """What is asked for and whether it is met, and what clustering and constraints make."""
+    lines = []
+    for name in _SCORES:
+        share = float(closed_share(results, name).mean())
+        lines.append(
+            _line(
+                share >= _NEEDED_SHARE,
+                f"{name}: {100 * share:.0f} % of the gap to the oracle is closed, at least "
+                f"{100 * _NEEDED_SHARE:.0f} % are asked for",
+            )
+        )
+    for what, other in (
+        ("clustering, beside tracks and pairs alone", _CONTROL),
+        ("track constraints", _FREE),
+    ):
+        told = ", ".join(
+            f"{name} {100 * (results[_ADAPTED][name] - results[other][name]).mean():+.1f}" for name in _SCORES
+        )
+        lines.append(f"- What {what}, makes, mAP in points: {told}.")
+    return lines
+
+
+def _line(passed: bool, text: str) -> str:
+    return f"- {'yes' if passed else '**no**'}: {text}"
+
+
+def draw(plan: Plan, folder: Path, pictures: Path) -> list[str]:
+    """Copy the embedding maps before and after, draw the clusters by round; returns the Markdown that shows them."""
+    first, lines = plan.seeds[0], []
+    for arm in (_BEFORE, _ADAPTED):
+        found = step_folder(folder, arm, first, 1) / "evaluation/embedding_map.png"
+        if found.is_file():
+            copied = pictures / f"{plan.target}_adaptation_{arm}.png"
+            copied.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(found, copied)
+            lines += [f"![Test images of the target, {arm}, by t-SNE](images/{copied.name})", ""]
+    curves = {}
+    for modality in ("visible", "thermal"):
+        rows = _history(step_folder(folder, _ADAPTED, first, 1), modality)
+        known = [(int(row["round"]), float(row["agreement"])) for row in rows if row["agreement"]]
+        if known:
+            x, y = zip(*known, strict=True)
+            curves[modality] = (x, y)
+    if curves:
+        path = pictures / f"{plan.target}_adaptation_agreement.png"
+        title = "Agreement of the clusters with those of the round before"
+        line_curves(path, curves, "round", "adjusted Rand index", title)
+        lines.append(f"![{title}](images/{path.name})")
+    return lines
+
+
+def _history(run: Path, modality: str) -> list[dict[str, str]]:
+    with (run / "adaptation/rounds.csv").open(encoding="utf-8", newline="") as file:
+        return [row for row in csv.DictReader(file) if row["modality"] == modality]
+
+
+def main(arguments: list[str]) -> int:
+    """Run the experiment; returns the exit code."""
+    options = read_options(arguments, "How far adaptation goes without labels.", _PLAN)
+    folder = options.folder
+    try:
+        plan = read_plan(options.plan)
+        plan = for_smoke(plan) if options.smoke else plan
+        source, target = (
+            generate(name, _PROJECT / f"datasets/synthetic_{name}_vt_mot", "vt_mot")
+            for name in (plan.source, plan.target)
+        )
+        is_new, start = not folder.exists(), perf_counter()
+        labels = write_true_labels(target, folder / "true_labels.csv")
+        run_experiment(on_people(plan, source, target, labels), folder, options.jobs)
+        minutes = (perf_counter() - start) / 60
+        results = {arm: scores_of([step_folder(folder, arm, s, 1) for s in plan.seeds]) for arm in plan.arms}
+        on_source = {
+            _BEFORE: scores_of([step_folder(folder, SHARED, s, len(plan.shared)) for s in plan.seeds]),
+            _ADAPTED: scores_of([step_folder(folder, _ADAPTED, s, 2) for s in plan.seeds]),
+        }
+        timed = _line(
+            minutes <= _MINUTES, f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
+        )
+        text = "\n".join(
+            [
+                *scores_table(results, on_source, "target"), "", *shares_table(results), "",
+                *clusters_table(plan, folder, target), "", *verdicts(results), *([timed] if is_new else []), "",
+                *draw(plan, folder, folder if options.smoke else _PAGE.parent / "images"),
+            ]
+        )  # fmt: skip
+        if not options.smoke:
+            put_between_markers(_PAGE, text, _BEGIN)
+    except (OSError, ConfigError, RuntimeError, yaml.YAMLError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    plain = {arm: {name: values.tolist() for name, values in row.items()} for arm, row in results.items()}
+    found: dict[str, Any] = {"plan": plan.model_dump(mode="json"), "mAP": plain}
+    write_json(folder / "results.json", found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,130 @@
+"""Clusters of each modality, and what the other modality has for them."""
+
+from functools import partial
+
+import numpy as np
+import pytest
+
+from src.adaptation.clustering import dbscan
+from src.adaptation.guards import NothingToLearnError
+from src.adaptation.pseudo_labels import found_labels, given_labels
+
+PEOPLE, WALKS, FRAMES = 10, 6, 3
+CLUSTER = partial(dbscan, min_samples=6)
+NOBODY = np.empty((0, 2), int)
+
+
+@pytest.fixture
+def images():
+    """Features, modality, person and walk of images; sensors side by side see the same walks."""
+    random = np.random.default_rng(0)
+    looks, shift = random.normal(size=(2, PEOPLE, 24)), 2 * random.normal(size=24)
+    rows = []
+    for number, modality in enumerate(("visible", "thermal")):
+        for person in range(PEOPLE):
+            for walk in range(WALKS):
+                pose = 0.5 * random.normal(size=24)
+                for _ in range(FRAMES):
+                    feature = looks[number, person] + pose + number * shift + 0.2 * random.normal(size=24)
+                    rows.append((feature, modality, person, WALKS * person + walk))
+    features, modalities, people, walks = zip(*rows, strict=True)
+    return np.array(features), np.array(modalities), np.array(people), np.array(walks)
+
+
+def _found(images, groups, apart=NOBODY, cluster=CLUSTER, **changes):
+    features, modalities, _, _ = images
+    settings = {"method": "dbscan", "k1": 8, "k2": 3, **changes}
+    return found_labels(features, modalities, groups, apart, cluster, **settings)
+
+
+def test_clusters_are_people_and_each_image_knows_the_cluster_of_its_person_in_the_other_modality(images):
+    _, modalities, people, walks = images
+    labels = _found(images, walks)
+    for name in ("visible", "thermal"):
+        own = modalities == name
+        cells = set(zip(labels.own[own].tolist(), people[own].tolist(), strict=True))
+        assert len(cells) == PEOPLE == labels.own[own].max() + 1
+    of_person = {p: labels.own[(people == p) & (modalities == "thermal")][0] for p in range(PEOPLE)}
+    visible = modalities == "visible"
+    assert labels.across[visible].tolist() == [of_person[p] for p in people[visible]]
+
+
+def test_an_image_follows_its_twin_and_only_without_one_the_match(images):
+    features, modalities, people, walks = images
+    thermal = modalities == "thermal"
+    groups = np.where(thermal & (walks % 2 == 1), 1000 + walks, walks)  # every second walk has no twin
+    labels = _found(images, groups)
+    alone = thermal & (walks % 2 == 1)
+    of_person = {p: labels.own[(people == p) & ~thermal][0] for p in range(PEOPLE)}
+    assert labels.across[alone].tolist() == [of_person[p] for p in people[alone]]
+    # A twin counts more than what a cluster is matched with: the thermal walk 1 of person 0 goes with person 1.
+    swapped = np.where(thermal & (walks == 0), WALKS, np.where(thermal & (walks == WALKS), 0, walks))
+    labels = _found(images, swapped)
+    moved = labels.across[thermal & (walks == 0)]
+    assert set(moved.tolist()) == {labels.own[~thermal & (walks == WALKS)][0]}
+
+
+def test_tracks_alone_are_clusters_that_only_their_twins_know(images):
+    _, modalities, _, walks = images
+    groups = np.where((modalities == "thermal") & (walks == 3), 999, walks)
+    labels = _found(images, groups, cluster=None)
+    visible = modalities == "visible"
+    assert labels.own[visible].tolist() == walks[visible].tolist()
+    assert set(labels.across[visible & (walks == 3)].tolist()) == {-1}
+    assert (labels.across[visible & (walks != 3)] >= 0).all()
+
+
+def test_noise_has_the_cluster_of_its_twin(images):
+    _, modalities, people, walks = images
+    calls = []
+
+    def leave_out_walk_5_once(distances, numbers):
+        labels = dbscan(distances, numbers, min_samples=6)
+        labels[5] = labels[5] if calls else -1
+        calls.append(len(labels))
+        return labels
+
+    labels = _found(images, walks, cluster=leave_out_walk_5_once)
+    [name] = {str(modalities[n]) for n in np.flatnonzero(labels.own < 0)}
+    noise, twin = ((modalities == name) == same for same in (True, False))
+    assert set(labels.own[noise & (walks == 5)].tolist()) == {-1}
+    assert set(labels.across[noise & (walks == 5)].tolist()) == set(labels.own[twin & (people == 0)].tolist())
+
+
+def test_one_modality_has_nothing_across(images):
+    features, modalities, people, walks = images
+    own = modalities == "visible"
+    labels = _found((features[own], modalities[own], None, None), walks[own])
+    assert set(labels.across.tolist()) == {-1} and labels.own.max() + 1 == PEOPLE
+
+
+def test_people_who_were_seen_together_are_in_two_clusters(images):
+    features, modalities, people, walks = images
+    features = features - features[people == 1].mean(axis=0) * (people == 1)[:, None]
+    features = (
+        features + features[people == 0].mean(axis=0) * (people == 1)[:, None]
+    )  # person 1 looks as person 0
+    apart = np.array([(a, b) for a in range(WALKS) for b in range(WALKS, 2 * WALKS)])
+    labels = _found((features, *images[1:]), walks, apart)
+    visible = modalities == "visible"
+    first, second = (set(labels.own[visible & (people == p)].tolist()) for p in (0, 1))
+    assert not first & second
+
+
+def test_what_cannot_be_learned_from_is_said(images):
+    _, modalities, _, walks = images
+    with pytest.raises(NothingToLearnError, match="thermal images of the target are 60 tracks .* needs 70"):
+        _found(images, walks, k1=70)
+    with pytest.raises(NothingToLearnError, match="dbscan took all 180 thermal images for noise"):
+        _found(images, walks, cluster=partial(dbscan, eps=1e-6, min_samples=99))
+    with pytest.raises(NothingToLearnError, match="cannot cluster 60 points: expected 0 < eps"):
+        _found(images, walks, cluster=partial(dbscan, eps=7.0))
+
+
+def test_given_labels_are_one_person_in_both_modalities():
+    modalities = np.array(["visible", "thermal", "thermal", "visible", "visible", "thermal"])
+    labels = given_labels(["b", "a", None, "a", "c", "d"], modalities)
+    assert labels.own.tolist() == [0, 0, -1, 1, 2, 1]
+    assert labels.across.tolist() == [-1, 1, -1, 0, -1, -1]
+    with pytest.raises(NothingToLearnError, match="into one cluster"):
+        given_labels(["a"] * 6, modalities)

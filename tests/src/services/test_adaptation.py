@@ -1,0 +1,594 @@
+"""Adaptation of networks with one input and with two stems: rounds, guards, resuming, and labels that nobody reads."""
+
+import csv
+import json
+import logging
+from dataclasses import replace
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+from PIL import Image
+
+from common.artifacts import Model
+from common.config import ConfigError, validate
+from common.run import Run, seed_everything
+from src.adaptation.memory import ClusterMemory
+from src.data.readers.vt_mot import vt_mot
+from src.data.sample import UNKNOWN, Sample
+from src.data.selection import Data, read
+from src.pipeline import _preflight, _starting_model
+from src.registries import DATASETS
+from src.schema import Config
+from src.services import adaptation, evaluation
+from src.services._adaptation import learner as learners
+from src.services._adaptation.learner import learner_of, memories_of
+from src.services._adaptation.target import target_of
+
+SHAPE = (64, 32, 3)
+PREPROCESSING = {
+    "input_shape": SHAPE, "scale": 1 / 127.5, "offset": -1.0, "interpolation": "bilinear", "aspect_ratio": "fit",
+    "color_mode": "rgb",
+}  # fmt: skip
+SECTION = {
+    "optimizer": {"Adam": {"learning_rate": 0.01}}, "rounds": 2, "steps_per_round": 3, "batch_size": 16,
+    "images_per_identity": 2, "k1": 6, "k2": 2, "clustering": {"dbscan": {"eps": 0.7, "min_samples": 4}},
+    "cross_modal_weight": 1.0,
+}  # fmt: skip
+SCHEDULE = {"LRStepDecay": {"initial_lr": 0.01, "step_size": 1, "decay_rate": 0.5}}
+WALKS = [(camera, track) for camera in (1, 2) for track in (1, 2, 3)]
+
+
+def _image(person: int, modality: str, key: tuple) -> Image.Image:
+    """A person's colours; the thermal image is a negative of one channel."""
+    coarse = np.random.default_rng(person).integers(20, 236, (4, 2, 3))
+    if modality == "thermal":
+        coarse = 255 - coarse[..., :1].repeat(3, axis=2)
+    noise = np.random.default_rng((person, modality == "thermal", *key)).integers(-30, 31, (64, 32, 3))
+    pixels = np.clip(coarse.repeat(16, 0).repeat(16, 1) + noise, 0, 255).astype(np.uint8)
+    return Image.fromarray(pixels if modality == "visible" else pixels[..., 0])
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Eight people to adapt to and four to test on, seen by two pairs of sensors in walks of two frames, two a walk."""
+    folder = tmp_path_factory.mktemp("vt_mot")
+    for modality in ("visible", "thermal"):
+        for part in ("train", "query", "gallery"):
+            (folder / part / modality).mkdir(parents=True)
+        for person in range(12):
+            for camera, track in WALKS:
+                part = "train" if person < 8 else "query" if track == 1 else "gallery"
+                for frame in range(2):
+                    name = f"streetx{person}_c{camera}_t{track}_g{person // 2}_{frame:06d}.jpg"
+                    image = _image(person, modality, (camera, track, frame))
+                    image.save(folder / part / modality / name, quality=95)
+    return folder
+
+
+def _branch(images: keras.KerasTensor, prefix: str, trunk: list[layers.Layer]) -> keras.KerasTensor:
+    x = layers.Conv2D(4, 1, use_bias=False, name=f"{prefix}stem")(images)
+    for layer in trunk:
+        x = layer(x)
+    return x
+
+
+def _trunk() -> list[layers.Layer]:
+    return [
+        layers.BatchNormalization(name="norm"),
+        layers.ReLU(name="relu"),
+        layers.AveragePooling2D(16, name="grid"),
+        layers.Flatten(name="flat"),
+        layers.Dense(16, name="features"),
+    ]
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory) -> dict[str, Model]:
+    """A network with one input, and one with two stems, both new."""
+    folder = tmp_path_factory.mktemp("models")
+    keras.utils.set_random_seed(0)
+    image = keras.Input(SHAPE)
+    networks = {"one": keras.Model(image, _branch(image, "", _trunk()), name="one")}
+    images = {
+        "visible": keras.Input(SHAPE, name="visible"),
+        "thermal": keras.Input((64, 32, 1), name="thermal"),
+    }
+    trunk = _trunk()
+    outputs = {name: _branch(image, f"{name}_", trunk) for name, image in images.items()}
+    networks["two"] = keras.Model(images, outputs, name="two")
+    found = {}
+    for name, network in networks.items():
+        path = folder / f"{name}.keras"
+        network.save(path)
+        found[name] = Model({"keras": path}, "float32", SHAPE, 16, PREPROCESSING, {"model_name": name})
+        found[name].save()
+    return found
+
+
+def _config(root, model, section=None, mode="adaptation", **sections):
+    start = {"model_path": str(model.path)} if isinstance(model, Model) else model
+    return validate(
+        Config,
+        {
+            "operation_mode": mode,
+            "model": start,
+            "dataset": {"dataset_name": "vt_mot", "root_path": str(root), "cache": "memory"},
+            "adaptation": {**SECTION, **(section or {})},
+            **sections,
+        },
+    )
+
+
+def _run(folder, config):
+    seed_everything(0, deterministic_ops=False)
+    model = _starting_model(config)
+    data = _preflight(config, {"adaptation": adaptation}, model, Run(folder, 0))
+    return adaptation.run(config, data, model, Run(folder, 0))
+
+
+def _weights(model):
+    return keras.saving.load_model(model.path, compile=False).get_weights()
+
+
+def _same(first, second):
+    return all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Whole runs
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_a_model_is_adapted_and_described(name, root, models, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
+    report, adapted = _run(tmp_path, _config(root, models[name]))
+    assert adapted.path == tmp_path / "saved_models/adapted_model.keras"
+    assert not _same(_weights(adapted), _weights(models[name]))
+    loaded = Model.load(adapted.path)
+    assert loaded.source.path.name == f"{name}.keras" and loaded.embedding_dim == 16
+    assert loaded.preprocessing["scale"] == 1 / 127.5
+    assert loaded.trained_on["adapted_images"] == 8 * 6 * 2 * 2 and loaded.trained_on["model_name"] == name
+    assert report.metrics["rounds"] == 2 and report.metrics["visible/images"] == 96
+    assert report.metrics["visible/clusters"] >= 2 and report.metrics["thermal/across"] > 0.5
+    assert (
+        "adapting" in caplog.text and "96 visible images and 96 thermal images, 48 by tracks" in caplog.text
+    )
+    assert "the model of the last round is kept" in report.notes[0].lower()
+    names = {path.name for path in report.files}
+    assert names == {
+        "rounds.csv", "pseudo_labels.csv", "clusters.png", "cluster_shares.png", "cluster_sheet.png", "report.html",
+    }  # fmt: skip
+    assert all(path.is_file() for path in report.files)
+    with (tmp_path / "adaptation/pseudo_labels.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 192 and {row["modality"] for row in rows} == {"visible", "thermal"}
+    assert {row["label"].partition("-")[0] for row in rows} <= {"visible", "thermal", ""}
+    assert [row[:2] for row in report.tables[0].rows] == [
+        (1, "visible"), (1, "thermal"), (2, "visible"), (2, "thermal"),
+    ]  # fmt: skip
+
+
+def test_adaptation_ends_with_a_test_that_shows_the_model_before_beside_it(
+    root, models, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(evaluation, "evaluation_pictures", lambda *_: [])
+    config = _config(root, models["one"])
+    assert config.services == ("adaptation", "evaluation")
+    model = _starting_model(config)
+    services = {"adaptation": adaptation, "evaluation": evaluation}
+    data = _preflight(config, services, model, Run(tmp_path, 0))
+    _, adapted = adaptation.run(config, data, model, Run(tmp_path, 0))
+    report = evaluation.run(config, data, adapted, Run(tmp_path, 0))
+    assert [row[0] for row in report.tables[0].rows[:2]] == ["one.keras", "adapted_model.keras"]
+    assert "thermal_to_visible_mAP" in " ".join(report.metrics)
+
+
+def test_a_new_network_learns_from_clusters_alone(root, tmp_path):
+    # Unsupervised training: no source model; its batch norms start from the statistics of some images.
+    config = _config(
+        root, {"model_name": "plain_cnn", "input_shape": [64, 32, 3]}, {"rounds": 1, "steps_per_round": 1}
+    )
+    report, adapted = _run(tmp_path, config)
+    assert adapted.source is None and adapted.embedding_dim == 192
+    assert keras.saving.load_model(adapted.path, compile=False).layers[-1].name == "bnneck"
+    assert report.metrics["rounds"] == 1
+
+
+def test_learning_brings_images_of_a_person_together(root, models, tmp_path):
+    """The thermal network starts with a stem of its own, so that people are far apart across the modalities."""
+    config = _config(root, models["two"], {"rounds": 4, "steps_per_round": 20})
+    _, adapted = _run(tmp_path, config)
+    samples = [sample for part in ("query", "gallery") for sample in vt_mot(root, part)]
+    scores = [_across(model, samples) for model in (models["two"], adapted)]
+    assert scores[1] > scores[0] + 0.05
+
+
+def _across(model, samples):
+    """mAP of thermal images that search visible ones."""
+    from src.data.preprocessing import Preprocessing
+    from src.training import validation
+
+    network = keras.saving.load_model(model.path, compile=False)
+    routes = validation.routes_of(network, Preprocessing(**PREPROCESSING))
+    embeddings = validation.embed_samples(routes, samples)
+    thermal = np.array([sample.modality == "thermal" for sample in samples])
+    asking, shown = (
+        [s for s, t in zip(samples, thermal, strict=True) if t == side] for side in (True, False)
+    )
+    return validation.score(embeddings[thermal], embeddings[~thermal], asking, shown, "market1501").mAP
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Labels of the target
+
+
+def test_the_loader_hands_over_no_identity(root, models):
+    data = read(_config(root, models["one"]))
+    assert {sample.identity for sample in data.target} == {UNKNOWN}
+    assert data.training == []
+    people = [int(sample.path.name.split("x")[1].split("_")[0]) for sample in data.target]
+    neighbours = np.mean([a == b for a, b in zip(people, people[1:], strict=False)])
+    assert neighbours < 0.3, "the order of the images does not tell who is seen"
+    one = data.target[0]
+    assert one.track and one.moment and one.scene
+
+
+def test_garbage_labels_give_the_same_weights(root, models, tmp_path, monkeypatch):
+    config = _config(root, models["one"])
+    report, adapted = _run(tmp_path / "true", config)
+
+    def with_garbage(path, part):
+        random = np.random.default_rng(1)
+        return [replace(sample, identity=f"x{random.integers(3)}") for sample in vt_mot(path, part)]
+
+    real = DATASETS.get
+    monkeypatch.setattr(
+        type(DATASETS), "get", lambda self, name: with_garbage if name == "vt_mot" else real(name)
+    )
+    garbage = read(config, services=["training"])
+    assert len({sample.identity for sample in garbage.training}) == 3
+    again, from_garbage = _run(tmp_path / "garbage", config)
+    assert _same(_weights(from_garbage), _weights(adapted))
+    assert again.metrics == report.metrics
+
+
+def test_a_target_with_identities_is_refused():
+    with pytest.raises(AssertionError, match="without identities"):
+        target_of([Sample("a.jpg", 3, 1)], constraints=True)
+
+
+def test_tracks_moments_and_scenes_tell_who_is_one_person_and_who_is_not(root, models):
+    samples = read(_config(root, models["one"])).target
+    target = target_of(samples, constraints=True)
+    walk = [sample.moment.rpartition("_")[0] for sample in samples]
+    cells = set(zip(target.groups.tolist(), walk, strict=True))
+    assert len(cells) == 48 == target.groups.max() + 1
+    assert len(target.apart) == 24  # two people walk together
+    free = target_of(samples, constraints=False)
+    assert free.groups.tolist() == list(range(192)) and len(free.apart) == 0
+
+
+def test_a_person_who_is_twice_in_a_frame_is_a_mistake():
+    frame = {"identity": UNKNOWN, "camera": 1, "scene": "a"}
+    samples = [Sample(f"{n}.jpg", track="t", **frame) for n in range(2)]
+    with pytest.raises(ConfigError, match=r"from the scene 'a'.* or set adaptation.constraints: False"):
+        target_of(samples, constraints=True)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Guards
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"clustering": {"dbscan": {"eps": 1e-6, "min_samples": 99}}}, "images for noise: raise its eps"),
+        ({"clustering": {"dbscan": {"eps": 1.0, "min_samples": 2}}, "k1": 40}, "into one cluster, so there is nobody"),
+        ({"k1": 49}, "are 48 tracks and images without a track, and clustering needs 49"),
+        ({"optimizer": {"SGD": {"learning_rate": 1e38}}, "rounds": 3}, "lower the learning rate"),
+    ],
+)  # fmt: skip
+def test_a_guard_keeps_the_model_and_says_what_to_change(section, message, root, models, tmp_path, caplog):
+    report, adapted = _run(tmp_path, _config(root, models["one"], section))
+    assert _same(_weights(adapted), _weights(models["one"]))
+    assert report.metrics["rounds"] == 0 and message in report.notes[1]
+    assert "the model is as it was before" in caplog.text
+
+
+def test_a_guard_in_a_later_round_keeps_the_last_weights_that_could_be_clustered(
+    root, models, tmp_path, monkeypatch
+):
+    first, after_one = _run(tmp_path / "one", _config(root, models["one"], {"rounds": 1}))
+    real, calls = adaptation.labels_of, []
+
+    def fails_the_third_time(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise adaptation.NothingToLearnError("no clusters")
+        return real(*arguments)
+
+    monkeypatch.setattr(adaptation, "labels_of", fails_the_third_time)
+    report, adapted = _run(tmp_path / "three", _config(root, models["one"], {"rounds": 3}))
+    assert _same(_weights(adapted), _weights(after_one)), "those that the second round clustered with"
+    assert report.metrics["rounds"] == 1 and "Round 2 failed" in report.notes[1]
+
+
+def test_a_network_that_has_collapsed_is_kept(root, models, tmp_path):
+    network = keras.saving.load_model(models["one"].path)
+    network.get_layer("features").set_weights([np.zeros((32, 16)), np.ones(16)])
+    network.save(tmp_path / "flat.keras")
+    model = replace(models["one"], files={"keras": tmp_path / "flat.keras"})
+    model.save()
+    report, adapted = _run(tmp_path, _config(root, model))
+    assert "it has collapsed" in report.notes[1] and _same(_weights(adapted), network.get_weights())
+
+
+def test_without_a_model_to_keep_nothing_to_learn_is_an_error(root, tmp_path):
+    start = {"model_name": "plain_cnn", "input_shape": [64, 32, 3]}
+    with pytest.raises(ConfigError, match="adaptation: .* needs 49"):
+        _run(tmp_path, _config(root, start, {"k1": 49}))
+
+
+def test_two_stems_need_both_modalities(root, models, tmp_path):
+    config = _config(root, models["two"])
+    only = config.model_copy(
+        update={"dataset": config.dataset.model_copy(update={"training_modalities": ["visible"]})}
+    )
+    with pytest.raises(
+        ConfigError, match="expects visible and thermal images, and the target has 0 thermal, 96"
+    ):
+        _run(tmp_path, only)
+    # In a chain the model is not known beforehand; then it is kept.
+    data = read(only)
+    report, adapted = adaptation.run(only, data, models["two"], Run(tmp_path, 0))
+    assert "add the thermal ones" in report.notes[1]
+    assert _same(_weights(adapted), _weights(models["two"]))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Resuming, teacher, proxies, other labels
+
+
+@pytest.mark.parametrize("section", [{}, {"mean_teacher": 0.5}])
+def test_a_resumed_adaptation_is_the_same_as_one_that_ran_through(section, root, models, tmp_path):
+    section = {**section, "learning_rate_schedule": SCHEDULE}
+    report, through = _run(tmp_path / "through", _config(root, models["one"], {**section, "rounds": 3}))
+    _run(tmp_path / "cut", _config(root, models["one"], {**section, "rounds": 1}))
+    state = tmp_path / "cut/adaptation/last_round.npz"
+    resumed, adapted = _run(
+        tmp_path / "on", _config(root, models["one"], {**section, "rounds": 3, "resume_from": str(state)})
+    )
+    assert _same(_weights(adapted), _weights(through))
+    assert resumed.metrics == report.metrics and resumed.tables == report.tables
+
+
+def test_what_cannot_be_gone_on_from_is_refused_before_the_run(root, models, tmp_path):
+    (tmp_path / "no.npz").write_text("no archive")
+    for name in ("no.npz", "missing.npz"):
+        with pytest.raises(ConfigError, match=f"{name} is not the adaptation/last_round.npz"):
+            _run(tmp_path, _config(root, models["one"], {"resume_from": str(tmp_path / name)}))
+    _run(tmp_path, _config(root, models["one"], {"rounds": 1}))
+    state = str(tmp_path / "adaptation/last_round.npz")
+    seeded = {"dataset_name": "vt_mot", "root_path": str(root), "seed": 5}
+    with pytest.raises(ConfigError, match="go on with the same target and dataset.seed"):
+        _run(tmp_path, _config(root, models["one"], {"resume_from": state}, dataset=seeded))
+    with pytest.raises(ConfigError, match="the network of .* does not fit: go on with the same model"):
+        _run(tmp_path, _config(root, models["two"], {"resume_from": state}))
+
+
+def _learner(models, **section):
+    settings = _config("x", models["one"], section).adaptation
+    network = keras.saving.load_model(models["one"].path, compile=False)
+    from src.data.preprocessing import Preprocessing
+
+    return learner_of(
+        network, Preprocessing(**PREPROCESSING), settings, ("visible", "thermal"), compiled=False
+    )
+
+
+def _step(learner, seed=0):
+    random = np.random.default_rng(seed)
+    images = {name: random.normal(size=(6, *SHAPE)).astype(np.float32) for name in ("visible", "thermal")}
+    labels = {name: np.array([0, 0, 1, 1, -1, 2], np.int32) for name in images}
+    across = {name: np.array([1, 1, 0, 0, 0, -1], np.int32) for name in images}
+    centroids = {name: _unit(random.normal(size=(3, 16))) for name in images}
+    clusters = {name: np.arange(3, dtype=np.int32) for name in images}
+    return (images, labels, across, centroids, clusters), learner.step(
+        images, labels, across, centroids, clusters
+    )
+
+
+def _unit(x):
+    return (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def test_the_loss_of_a_step_is_that_of_every_image_by_itself(models):
+    learner = _learner(models, cross_modal_weight=0.3)
+    (images, labels, across, centroids, _), (scalars, embeddings) = _step(learner)
+    vectors = _unit(embeddings.numpy())
+    parts = {"visible": vectors[:6], "thermal": vectors[6:]}
+
+    def slow(name, wanted, memory):
+        terms = []
+        for vector, label in zip(parts[name], wanted[name], strict=True):
+            if label >= 0:
+                logits = centroids[memory] @ vector / 0.05
+                terms.append(np.log(np.exp(logits - logits[label]).sum()))
+        return np.mean(terms)
+
+    own = (slow("visible", labels, "visible") + slow("thermal", labels, "thermal")) / 2
+    other = (slow("visible", across, "thermal") + slow("thermal", across, "visible")) / 2
+    assert float(scalars["cluster_loss"]) == pytest.approx(own, rel=1e-4)
+    assert float(scalars["cross_modal_loss"]) == pytest.approx(other, rel=1e-4)
+    assert float(scalars["loss"]) == pytest.approx(own + 0.3 * other, rel=1e-4)
+
+
+def test_the_teacher_is_the_moving_average_and_the_student_alone_takes_the_gradient(models):
+    learner = _learner(models, mean_teacher=0.9)
+    before = learner.joined.get_weights()
+    _step(learner)
+    trained = learner.trained.get_weights()
+    assert not _same(trained, before)
+    for kept, old, new in zip(learner.joined.get_weights(), before, trained, strict=True):
+        np.testing.assert_allclose(kept, 0.9 * old + 0.1 * new, atol=1e-6)
+    learner.finish_round()
+    assert not _same(learner.joined.get_weights(), trained)
+    plain = _learner(models)
+    _step(plain)
+    assert _same(plain.joined.get_weights(), before)
+    plain.finish_round()
+    assert _same(plain.joined.get_weights(), plain.trained.get_weights())
+
+
+def test_each_modality_and_camera_is_remembered_by_itself(models):
+    section = _config("x", models["one"], {"camera_proxies": True}).adaptation
+    modalities = np.array(["visible"] * 4 + ["thermal"] * 3)
+    labels, cameras = np.array([0, 0, 1, -1, 0, 1, 1]), np.array([1, 2, 1, 1, 1, 1, 1])
+    features = _unit(np.random.default_rng(0).normal(size=(7, 5)))
+    memories = memories_of(features, labels, modalities, cameras, section)
+    assert memories["visible"].clusters.tolist() == [0, 0, 1]
+    assert memories["visible"].place.tolist() == [0, 1, 2, -1, -1, -1, -1]
+    assert memories["thermal"].clusters.tolist() == [0, 1]
+    np.testing.assert_allclose(memories["visible"].learned.centroids[1], features[1], atol=1e-6)
+
+
+def test_memory_follows_the_images_of_a_batch(models, monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        ClusterMemory, "update", lambda self, features, places: seen.append((features.shape, places.tolist()))
+    )
+    section = _config("x", models["one"]).adaptation
+    modalities = np.array(["visible", "visible", "thermal", "thermal"])
+    memories = memories_of(np.eye(4, 16), np.array([0, 1, 0, 1]), modalities, np.ones(4, int), section)
+    labels = learners.PseudoLabels(np.array([0, 1, 0, 1]), np.array([1, 0, 1, 0]))
+    images = {name: ops.zeros((2, *SHAPE)) for name in memories}
+    batch = {"images": images, "places": {"visible": ops.array([1, 0]), "thermal": ops.array([2, 3])}}
+    learners.learn(_learner(models), [batch], labels, memories, lambda count, text: None)
+    assert seen == [((2, 16), [1, 0]), ((2, 16), [0, 1])]
+
+
+def test_tracks_alone_and_labels_of_a_file_take_the_place_of_clusters(root, models, tmp_path):
+    report, _ = _run(tmp_path / "tracks", _config(root, models["one"], {"clustering": None, "rounds": 1}))
+    assert report.metrics["visible/clusters"] == 48 and report.metrics["visible/noise"] == 0
+    samples = vt_mot(root, "training")
+    rows = [f"{sample.path},{sample.identity}" for sample in samples[3:]]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    section = {"pseudo_labels": str(tmp_path / "labels.csv"), "rounds": 1}
+    report, _ = _run(tmp_path / "file", _config(root, models["one"], section))
+    assert report.metrics["visible/clusters"] == 8 == report.metrics["thermal/clusters"]
+    assert report.metrics["thermal/across"] == 1.0
+    (tmp_path / "labels.csv").write_text("file,label\nother.jpg,3")
+    with pytest.raises(ConfigError, match="names none of the target's images"):
+        _run(tmp_path, _config(root, models["one"], section))
+    (tmp_path / "labels.csv").write_text("image,label\nother.jpg,3")
+    with pytest.raises(ConfigError, match="needs the columns file and label"):
+        _run(tmp_path, _config(root, models["one"], section))
+
+
+def test_one_modality_with_a_second_view(root, models, tmp_path):
+    dataset = {"dataset_name": "vt_mot", "root_path": str(root), "training_modalities": ["visible"]}
+    config = _config(
+        root, models["one"], {"rounds": 1}, dataset=dataset,
+        data_augmentation={"random_flip": {"mode": "horizontal"}},
+        data_augmentation_second_view={"random_channel_exchange": None},
+    )  # fmt: skip
+    report, _ = _run(tmp_path, config)
+    assert "visible/across" not in report.metrics and report.metrics["visible/images"] == 96
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Mistakes
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"adaptation": {"optimizer": "Adam", "round": 3}}, "adaptation.round: unknown key, did you mean 'rounds'?"),
+        ({"adaptation": {"optimizer": "Adam", "k2": 40}}, "k2 must be at most k1, received 40 and 30"),
+        ({"adaptation": {"optimizer": "Adam", "batch_size": 16}}, "batch_size must be a multiple of images_per"),
+        ({"adaptation": {"optimizer": "Adam", "clustering": "kmeans"}}, "unknown clustering 'kmeans'"),
+        ({"adaptation": {"optimizer": "Adam", "mean_teacher": 1.0}}, "adaptation.mean_teacher: should be less than 1"),
+        ({"adaptation": None}, "operation_mode 'adaptation' needs the section 'adaptation'"),
+        ({"adaptation": {"optimizer": "Adam", "target": {"dataset_name": "llcm"}}}, "adaptation.target.root_path"),
+        ({"model": {"model_path": "m.tflite"}}, "takes a .keras file"),
+        ({"model": {"model_name": "agw", "model_path": "m.keras"}}, "leave model.model_name out"),
+        ({"operation_mode": "chain_aqt"}, "training starts a model, so it comes first"),
+        ({"operation_mode": "chain_qae"}, "weights that adaptation changes, so it comes after it"),
+        ({"operation_mode": "chain_aea"}, "adaptation appears more than once"),
+        (
+            {"operation_mode": "chain_aq", "quantization": {"quantizer": "tfmot_qat", "qat": {"task_weight": 1.0}}},
+            "quantization.qat.task_weight needs labels",
+        ),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_answered_by_its_key(changes, message):
+    raw = {
+        "operation_mode": "adaptation",
+        "model": {"model_path": "m.keras"},
+        "dataset": {"dataset_name": "vt_mot", "root_path": "x"},
+        "adaptation": {"optimizer": "Adam"},
+    }
+    with pytest.raises(ConfigError) as error:
+        validate(Config, {**raw, **changes})
+    assert message in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"clustering": {"dbscan": {"eps": 7}}}, "adaptation.clustering: dbscan: expected 0 < eps <= 1"),
+        ({"clustering": {"infomap": {"neighbours": 0}}}, "infomap: neighbours must be 1 or more"),
+        ({"batch_size": 6}, r"2 views \(visible, thermal\) with 2 .* received 6 and 2: .* multiple of 4 from 8"),
+        ({"optimizer": {"Adam": {"learning_rate": "fast"}}}, "optimizer 'Adam' cannot be made"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_refused_is_named_before_the_run(section, message, root, models, tmp_path):
+    with pytest.raises(ConfigError, match=message):
+        _run(tmp_path, _config(root, models["one"], section))
+
+
+def test_services_before_adaptation_see_the_source_and_those_after_it_the_target():
+    target = {"dataset_name": "vt_mot", "root_path": "drone"}
+    raw = {
+        "operation_mode": "chain_eaqe",
+        "model": {"model_path": "m.keras"},
+        "dataset": {"dataset_name": "sysu_mm01", "root_path": "source"},
+        "adaptation": {"optimizer": "Adam", "target": target},
+        "quantization": {"quantizer": "TFlite_converter"},
+    }
+    config = validate(Config, raw)
+    assert config.split_services == (("evaluation",), ("adaptation", "quantization", "evaluation"))
+    assert str(config.dataset.root_path) == "source" and str(config.of_target.dataset.root_path) == "drone"
+    assert Data().target == ()
+
+
+@pytest.mark.slow
+def test_the_road_from_training_to_int8_on_the_target(root, program, tmp_path):
+    """chain_taqe: trained on labelled people of the source, adapted to the target, quantized, scored on the target."""
+    pictures = {"visible": "visible", "thermal": "thermal"}
+    source = tmp_path / "source"
+    for part, people in (("train", range(20, 28)), ("query", range(28, 32)), ("gallery", range(28, 32))):
+        for modality in pictures:
+            (source / part / modality).mkdir(parents=True)
+            for person in people:
+                for number in range(4):
+                    name = f"courtx{person}_c{1 + number % 2}_t{number}_00000{part == 'query'}.jpg"
+                    _image(person, modality, (number, part == "query")).save(source / part / modality / name)
+    done = program(
+        "--config-name", "chain_taqeb_config.yaml", "operation_mode=chain_taqe", f"dataset.root_path={source}",
+        f"adaptation.target.root_path={root}", "model.input_shape=[64,32,3]", "training.epochs=1",
+        "training.batch_size=16", "training.images_per_identity=2", "training.steps_per_epoch=2",
+        "~training.callbacks", "adaptation.rounds=1", "adaptation.steps_per_round=2", "adaptation.batch_size=16",
+        "adaptation.images_per_identity=2", "adaptation.k1=6", "adaptation.k2=2",
+        "adaptation.clustering={dbscan: {eps: 0.9, min_samples: 4}}", "quantization.max_images=8",
+        f"hydra.run.dir={tmp_path / 'run'}", f"mlflow.uri={tmp_path / 'mlruns'}",
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    report = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
+    assert {key.split("/")[0] for key in report["metrics"]} == {"float32", "int8"}
+    names = [row[0] for row in report["tables"][0]["rows"]]
+    assert names[:2] == ["best_model.keras", "adapted_model.keras"]
+    manifest = json.loads((tmp_path / "run/saved_models/adapted_model.json").read_text())
+    assert manifest["source"] == "best_model.keras" and manifest["trained_on"]["adapted_to"] == "vt_mot"

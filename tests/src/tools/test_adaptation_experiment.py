@@ -1,0 +1,156 @@
+"""The experiment on adaptation: what is run on which people, the shares of the gap, purity, the tables and the page."""
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from common.config import ConfigError, validate
+from datasets.synthetic import generate
+from src.data.readers.vt_mot import vt_mot
+from src.schema import Config
+from src.tools import adaptation_experiment as tool
+from src.tools import experiment
+from src.tools.experiment import SHARED, step_folder
+
+MAP = {
+    "before": 0.2, "adapted": 0.4, "oracle": 0.5, "tracks_and_pairs_no_clustering": 0.3, "no_track_constraints": 0.35,
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory):
+    return generate("tiny", tmp_path_factory.mktemp("people") / "tiny", "vt_mot", progress=False)
+
+
+@pytest.fixture
+def runs(monkeypatch, target):
+    """The runs that were asked for, each answered with reports instead of a training."""
+    asked = []
+
+    def run_step(config, overrides, folder, models, threads):
+        if folder.is_dir():
+            return
+        arm, seed = folder.parents[1].name, int(folder.parent.name.removeprefix("seed_"))
+        asked.append((arm, config, overrides, models))
+        (folder / "evaluation").mkdir(parents=True)
+        (folder / "saved_models").mkdir()
+        made = "best" if arm == SHARED or folder.name == "step_2" else "adapted"
+        (folder / f"saved_models/{made}_model.keras").touch()
+        value = 0.6 if arm == SHARED else 0.55 if folder.name == "step_2" else MAP[arm] + 0.01 * seed
+        scores = {f"float32/keras/{key}": value for key in tool._SCORES.values()}
+        (folder / "evaluation/metrics.json").write_text(json.dumps({"metrics": scores}))
+        Image.new("RGB", (4, 4)).save(folder / "evaluation/embedding_map.png")
+        if arm in (SHARED, "before") or folder.name == "step_2":
+            return
+        (folder / "adaptation").mkdir()
+        with (folder / "adaptation/pseudo_labels.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("file", "modality", "label"))
+            for sample in vt_mot(target, "training"):
+                person = int(sample.identity.removeprefix("syntheticx"))
+                label = "" if person == 1 else f"{sample.modality}-{max(person, 3) - 3}"
+                writer.writerow((sample.path, sample.modality, label))
+        rows = [
+            f"{n},{modality},{'' if n == 1 else 0.5}" for n in (1, 2) for modality in ("visible", "thermal")
+        ]
+        (folder / "adaptation/rounds.csv").write_text("\n".join(["round,modality,agreement", *rows]))
+
+    monkeypatch.setattr(experiment, "run_step", run_step)
+    monkeypatch.setattr(tool, "generate", lambda *_: target)
+    return asked
+
+
+def _main(tmp_path, monkeypatch, *options):
+    page = tmp_path / "docs/page.md"
+    if not page.exists():
+        page.parent.mkdir()
+        page.write_text(f"before\n{tool._BEGIN}\nold\n<!-- end of the table -->\nafter\n")
+    monkeypatch.setattr(tool, "_PAGE", page)
+    code = tool.main([str(tool._PLAN), "--folder", str(tmp_path / "out"), "--jobs", "1", *options])
+    return code, page.read_text()
+
+
+def test_tables_pictures_and_verdicts_go_into_the_page(tmp_path, runs, monkeypatch, target):
+    code, page = _main(tmp_path, monkeypatch)
+    assert code == 0 and len(runs) == 3 * (1 + 6)
+    assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
+    assert "| adapted | target | 41.0 ± 1.0 | 41.0 ± 1.0 | 41.0 ± 1.0 | 41.0 ± 1.0 |" in page
+    assert "| before | source | 60.0 ± 0.0 |" in page and "| adapted | source | 55.0 ± 0.0 |" in page
+    assert "| adapted | 66.7 ± 0.0 |" in page and "| no track constraints | 50.0 ± 0.0 |" in page
+    assert "- yes: thermal to visible: 67 % of the gap to the oracle is closed" in page
+    assert "- What track constraints makes, mAP in points: thermal to visible +5.0" in page
+    # Eight people, of whom one is noise and two are in one cluster.
+    assert "| adapted | visible | 6 | 12.5 ± 0.0 | 85.7 ± 0.0 |" in page
+    pictures = {path.name for path in (tmp_path / "docs/images").iterdir()}
+    assert pictures == {f"drone_adaptation_{name}.png" for name in ("before", "adapted", "agreement")}
+    assert "- yes: at most 90 minutes on" in page
+    code, page = _main(tmp_path, monkeypatch)
+    assert code == 0 and len(runs) == 21 and "minutes" not in page, "what is finished is not repeated"
+
+
+def test_every_step_has_its_people_and_its_model(tmp_path, runs, monkeypatch, target):
+    _main(tmp_path, monkeypatch)
+    assert all(f"dataset.root_path={target}" in overrides for _, _, overrides, _ in runs)
+    start = tmp_path / "out/shared/seed_1/step_1/saved_models/best_model.keras"
+    assert [models["shared"] for arm, _, _, models in runs if arm == "oracle"][1] == start
+    adapted = [
+        models["previous"] for arm, config, _, models in runs if arm == "adapted" and "chain" in config
+    ]
+    assert {path.name for path in adapted} == {"adapted_model.keras"} and len(adapted) == 3
+    given = {arm: text for arm, _, overrides, _ in runs for text in overrides if "pseudo_labels=" in text}
+    assert set(given) == {"oracle"}, "true labels are for the oracle alone"
+    with Path(given["oracle"].partition("=")[2]).open(newline="") as file:
+        assert len(list(csv.DictReader(file))) == len(vt_mot(target, "training"))
+
+
+def test_a_smoke_run_is_tiny_and_leaves_the_page(tmp_path, runs, monkeypatch):
+    code, page = _main(tmp_path, monkeypatch, "--smoke")
+    assert code == 0 and "old" in page and len(runs) == 2 * (1 + 6)
+    for arm, _, overrides, _ in runs:
+        if arm == SHARED:
+            assert "training.epochs=1" in overrides
+        elif "operation_mode=evaluation" not in overrides:
+            assert "adaptation.rounds=2" in overrides
+    assert (tmp_path / "out/tiny_adaptation_agreement.png").is_file()
+
+
+def test_a_share_is_of_the_way_to_the_oracle_and_nothing_where_there_is_no_way():
+    results = {
+        "before": {"visible": np.array([0.2, 0.5])},
+        "adapted": {"visible": np.array([0.3, 0.6])},
+        "oracle": {"visible": np.array([0.6, 0.5])},
+    }
+    share = tool.closed_share(results, "visible")
+    assert share[0] == pytest.approx(0.25) and np.isnan(share[1])
+
+
+def test_a_plan_without_an_arm_is_refused(tmp_path):
+    plan = yaml.safe_load(tool._PLAN.read_text(encoding="utf-8"))
+    del plan["arms"]["oracle"]
+    (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
+    with pytest.raises(ConfigError, match="arms needs oracle"):
+        tool.read_plan(tmp_path / "plan.yaml")
+
+
+def test_the_arms_of_the_project_take_the_same_steps_from_the_same_start(monkeypatch):
+    from common.config import compose
+
+    monkeypatch.setenv("MODELS_DIR", "/models")
+    plan = tool.read_plan(tool._PLAN)
+    assert plan.seeds == [0, 1, 2] and (plan.source, plan.target) == ("bench", "drone")
+    seen = set()
+    for arm in (tool._ADAPTED, tool._ORACLE, tool._CONTROL, tool._FREE):
+        step = plan.arms[arm][0]
+        texts = [text.replace("{shared}", "m.keras").replace("{labels}", "l.csv") for text in step.overrides]
+        config = validate(Config, compose(["--config-name", step.config, *texts]))
+        section = config.adaptation
+        seen.add((section.rounds, section.steps_per_round, section.batch_size, str(section.optimizer)))
+        assert str(config.model.model_path) == "m.keras"
+    assert len(seen) == 1
+    assert tool._BEGIN in tool._PAGE.read_text(encoding="utf-8")
+    assert step_folder(tool._PROJECT, "a", 0, 1).name == "step_1"
