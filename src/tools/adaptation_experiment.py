@@ -229,13 +229,13 @@ def verdicts(results: Mapping[str, Scores]) -> list[str]:
             )
         )
     for what, other in (
-        ("clustering, beside tracks and pairs alone", _CONTROL),
-        ("track constraints", _FREE),
+        ("Clustering beside tracks and pairs", _CONTROL),
+        ("Knowing tracks and pairs", _FREE),
     ):
         told = ", ".join(
             f"{name} {100 * (results[_ADAPTED][name] - results[other][name]).mean():+.1f}" for name in _SCORES
         )
-        lines.append(f"- What {what}, makes, mAP in points: {told}.")
+        lines.append(f"- {what} makes in points of mAP: {told}.")
     return lines
 
 

@@ -13,13 +13,13 @@ from PIL import Image
 
 from common.artifacts import Model
 from common.config import ConfigError, validate
+from common.registry import Registry
 from common.run import Run, seed_everything
 from src.adaptation.memory import ClusterMemory
 from src.data.readers.vt_mot import vt_mot
 from src.data.sample import UNKNOWN, Sample
 from src.data.selection import Data, read
 from src.pipeline import _preflight, _starting_model
-from src.registries import DATASETS
 from src.schema import Config
 from src.services import adaptation, evaluation
 from src.services._adaptation import learner as learners
@@ -243,9 +243,9 @@ def test_garbage_labels_give_the_same_weights(root, models, tmp_path, monkeypatc
         random = np.random.default_rng(1)
         return [replace(sample, identity=f"x{random.integers(3)}") for sample in vt_mot(path, part)]
 
-    real = DATASETS.get
+    real = Registry.get
     monkeypatch.setattr(
-        type(DATASETS), "get", lambda self, name: with_garbage if name == "vt_mot" else real(name)
+        Registry, "get", lambda self, name: with_garbage if name == "vt_mot" else real(self, name)
     )
     garbage = read(config, services=["training"])
     assert len({sample.identity for sample in garbage.training}) == 3
@@ -285,7 +285,7 @@ def test_a_person_who_is_twice_in_a_frame_is_a_mistake():
     ("section", "message"),
     [
         ({"clustering": {"dbscan": {"eps": 1e-6, "min_samples": 99}}}, "images for noise: raise its eps"),
-        ({"clustering": {"dbscan": {"eps": 1.0, "min_samples": 2}}, "k1": 40}, "into one cluster, so there is nobody"),
+        ({"clustering": {"dbscan": {"eps": 1.0}}, "k1": 90, "constraints": False}, "images into one cluster, so there"),
         ({"k1": 49}, "are 48 tracks and images without a track, and clustering needs 49"),
         ({"optimizer": {"SGD": {"learning_rate": 1e38}}, "rounds": 3}, "lower the learning rate"),
     ],

@@ -83,7 +83,7 @@ def test_tables_pictures_and_verdicts_go_into_the_page(tmp_path, runs, monkeypat
     assert "| before | source | 60.0 ± 0.0 |" in page and "| adapted | source | 55.0 ± 0.0 |" in page
     assert "| adapted | 66.7 ± 0.0 |" in page and "| no track constraints | 50.0 ± 0.0 |" in page
     assert "- yes: thermal to visible: 67 % of the gap to the oracle is closed" in page
-    assert "- What track constraints makes, mAP in points: thermal to visible +5.0" in page
+    assert "- Knowing tracks and pairs makes in points of mAP: thermal to visible +5.0" in page
     # Eight people, of whom one is noise and two are in one cluster.
     assert "| adapted | visible | 6 | 12.5 ± 0.0 | 85.7 ± 0.0 |" in page
     pictures = {path.name for path in (tmp_path / "docs/images").iterdir()}
