@@ -138,12 +138,17 @@ def scores_of(runs: Sequence[Path]) -> dict[str, np.ndarray]:
 def clusters_of(run: Path, root: Path) -> dict[str, dict[str, float]]:
     """Modality to what the last pseudo labels of a run are worth, by the true labels: for analysis only.
 
+    NaN where there are none.
+
     Args:
         run: Of an arm that clusters.
         root: Of the target.
     """
+    written = run / "adaptation/pseudo_labels.csv"
+    if not written.is_file():  # its first clusters could not be learned from
+        return {name: dict.fromkeys(("clusters", "noise", "purity"), np.nan) for name in ("visible", "thermal")}
     identity_of = {sample.path.resolve(): str(sample.identity) for sample in vt_mot(root, "training")}
-    with (run / "adaptation/pseudo_labels.csv").open(encoding="utf-8", newline="") as file:
+    with written.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     found = {}
     for modality in ("visible", "thermal"):

@@ -1,7 +1,6 @@
 """Pseudo labels as the configuration asks for them: of clusters, of tracks alone, or of a file."""
 
 import csv
-from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -49,12 +48,7 @@ def clustering_of(section: Adaptation) -> tuple[Cluster | None, str]:
     name, arguments = section.clustering.name, section.clustering.arguments
     function: Any = CLUSTERING.get(name)
     told = "".join(f" {key} {value}," for key, value in arguments.items()).rstrip(",")
-    return partial(_call, function, arguments), f"{name}{f' with{told}' if told else ''}"
-
-
-def _call(function: Any, arguments: Mapping[str, Any], distances: Any, images: np.ndarray) -> np.ndarray:
-    labels: np.ndarray = function(distances, images, **arguments)
-    return labels
+    return partial(function, **arguments), f"{name}{f' with{told}' if told else ''}"
 
 
 def try_clustering(section: Adaptation) -> None:
