@@ -146,7 +146,9 @@ def clusters_of(run: Path, root: Path) -> dict[str, dict[str, float]]:
     """
     written = run / "adaptation/pseudo_labels.csv"
     if not written.is_file():  # its first clusters could not be learned from
-        return {name: dict.fromkeys(("clusters", "noise", "purity"), np.nan) for name in ("visible", "thermal")}
+        return {
+            name: dict.fromkeys(("clusters", "noise", "purity"), np.nan) for name in ("visible", "thermal")
+        }
     identity_of = {sample.path.resolve(): str(sample.identity) for sample in vt_mot(root, "training")}
     with written.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
