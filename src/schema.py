@@ -746,6 +746,8 @@ class Evaluation(Strict):
 
     target: Target = "host"
     """`qnn_htp_emulator` also scores the INT8 `.onnx` on Qualcomm's emulator of the NPU; 0.1 to 5 s an image."""
+    emulated_identities: PositiveInt | None = None
+    """People of the test set whose images it embeds, all by default; the score of the host on them is beside it."""
     reid_distance_metric: Literal["cosine", "euclidean"] = "cosine"
     """Distance between L2-normalised embeddings."""
     protocol: EvaluationProtocol | None = None
@@ -762,6 +764,14 @@ class Evaluation(Strict):
     """Trivial embeddings to print beside the model, such as mean colour."""
     random_network: bool = False
     """Print the same network with random weights beside the model."""
+
+    @model_validator(mode="after")
+    def _emulated_identities_need_the_emulator(self) -> "Evaluation":
+        if self.emulated_identities is not None and self.target == "host":
+            raise ValueError(
+                "emulated_identities is about the emulator, but target is host: set target: qnn_htp_emulator"
+            )
+        return self
 
 
 class Prediction(Strict):

@@ -88,6 +88,7 @@ class _Score:
         metrics: Of the protocol that the configuration asks for.
         size: Of its files, in bytes.
         variant: What corrected the ranking, or the other direction of the protocol; empty for the plain row.
+        people: Of how many people's images alone it is; 0 for the whole test set.
         scored: Embeddings and what pictures are made of; of plain rows only.
         numbers: Metrics beyond `_SHOWN`, by name.
     """
@@ -98,6 +99,7 @@ class _Score:
     metrics: Metrics
     size: int | None = None
     variant: str = ""
+    people: int = 0
     scored: Scored | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
 
@@ -105,14 +107,16 @@ class _Score:
     def key(self) -> str:
         """The first part of the names of its metrics."""
         name = f"{self.precision}/{self.name if self.precision == 'baseline' else self.runtime}"
+        name += f"/{self.people}_people" if self.people else ""
         return f"{name}/{self.variant}" if self.variant else name
 
     @property
     def title(self) -> str:
         """Its name in tables."""
+        name = f"{self.name}, {self.people} people" if self.people else self.name
         if self.variant in _OTHER_DIRECTION.values():
-            return f"{self.name}, {self.variant.replace('_', ' ')}"
-        return f"{self.name} + {self.variant}" if self.variant else self.name
+            return f"{name}, {self.variant.replace('_', ' ')}"
+        return f"{name} + {self.variant}" if self.variant else name
 
     @property
     def values(self) -> tuple[float, ...]:
@@ -134,23 +138,29 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             "no query identity is in the gallery, so nothing can be scored: dataset.test_query_path holds "
             f"{len(data.query)} images, dataset.test_gallery_path {len(data.gallery)}; are they of one test set?"
         )
-    protocol = _protocol(config)
-    if protocol is not None:
-        # Random vectors show at once what the protocol misses in the images.
-        random = np.random.default_rng(0)
-        query, gallery = (
-            images_of(random.normal(size=(len(part), 2)), part) for part in (data.query, data.gallery)
-        )
-        try:
-            metrics = _retrieval(config, query, gallery)
-        except (ValueError, OSError) as error:
-            stated = "" if config.evaluation.protocol else f" (that of {config.dataset.dataset_name})"
-            raise ConfigError(f"evaluation.protocol{stated}: {error}") from error
-        _check_reranking(config, metrics)
+    for part in (data, _of_some_people(data, config.evaluation.emulated_identities)):
+        _check_protocol(config, part)
     if model is not None:
         held_out = _threshold_samples(data)
         check_modalities(config, model, query=data.query, gallery=data.gallery, validation=held_out)
     check_target(config, "evaluation", model)
+
+
+def _check_protocol(config: Config, data: Data) -> None:
+    protocol = _protocol(config)
+    if protocol is None:
+        return
+    # Random vectors show at once what the protocol misses in the images.
+    random = np.random.default_rng(0)
+    query, gallery = (
+        images_of(random.normal(size=(len(part), 2)), part) for part in (data.query, data.gallery)
+    )
+    try:
+        metrics = _retrieval(config, query, gallery)
+    except (ValueError, OSError) as error:
+        stated = "" if config.evaluation.protocol else f" (that of {config.dataset.dataset_name})"
+        raise ConfigError(f"evaluation.protocol{stated}: {error}") from error
+    _check_reranking(config, metrics)
 
 
 def _check_reranking(config: Config, metrics: Metrics) -> None:
@@ -166,14 +176,13 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     """Score a model, the model that it was made from, and the baselines that the configuration asks for."""
     assert model is not None
     preprocessing = preprocessing_for(config, model)
-    files = [(*row, "host") for row in _files(model)]
-    if emulates(config.evaluation.target, model):
-        files.append((model, next(iter(model.files)), config.evaluation.target))
     scores = [
         score
-        for file_model, role, target in files
-        for score in _score_file(config, data, file_model, role, target, run.seed)
+        for file_model, role in _files(model)
+        for score in _score_file(config, data, file_model, role, "host", run.seed)
     ]
+    if emulates(config.evaluation.target, model):
+        scores += _emulated(config, data, model, run.seed)
     baselines = _baselines(config, data, preprocessing, model)
     return _report(config, data, model, scores, baselines, preprocessing, run)
 
@@ -185,6 +194,29 @@ def _files(model: Model) -> Iterator[tuple[Model, str]]:
     for role in model.files:
         if role in _RUNNABLE:
             yield model, role
+
+
+def _emulated(config: Config, data: Data, model: Model, seed: int) -> Iterator[_Score]:
+    """The rows of the emulator; of some people only, where it is told so, behind the host's of the same images."""
+    role, target = next(iter(model.files)), config.evaluation.target
+    some = _of_some_people(data, config.evaluation.emulated_identities)
+    if some is data:
+        yield from _score_file(config, data, model, role, target, seed)
+        return
+    people = len({sample.identity for sample in some.query})
+    for where in ("host", target):
+        for score in _score_file(config, some, model, role, where, seed):
+            yield replace(score, people=people, scored=None)
+
+
+def _of_some_people(data: Data, count: int | None) -> Data:
+    """The test images of `count` people who are both sought and to be found, evenly spread; None means all images."""
+    found = sorted({s.identity for s in data.query} & {s.identity for s in data.gallery}, key=str)
+    if count is None or count >= len(found):
+        return data
+    kept = {found[index * len(found) // count] for index in range(count)}
+    query, gallery = ([s for s in part if s.identity in kept] for part in (data.query, data.gallery))
+    return replace(data, query=query, gallery=gallery, validation=[])
 
 
 def _names(parts: Mapping[str, Part]) -> tuple[str, str]:
@@ -398,6 +430,11 @@ def _report(
         *breakdowns(last.metrics, query, gallery, data.query, preprocessing),
     ]
     notes = [models[0].metrics.sentence, *_notes(config, data, models)]
+    notes += [
+        f"Rows of {people} people are of their images alone, in which they are easier to find: compare these rows with "
+        "one another only."
+        for people in sorted({score.people for score in scores} - {0})
+    ]
     pictures = evaluation_pictures(
         folder, shown, data.query, data.gallery, run.seed, _keras_network(model), preprocessing
     )
@@ -421,11 +458,14 @@ def _report(
 def _retrieval_table(scores: Sequence[_Score]) -> Table:
     rows = [(s.title, s.precision, s.runtime, *_percent(s.values), _megabytes(s.size)) for s in scores]
     models = [s for s in scores if s.precision != "baseline" and not s.variant]
-    reference = models[0]
     for other in models[1:]:
+        reference = next(s for s in models if s.people == other.people)
+        if other is reference:
+            continue
         difference = [b - a for a, b in zip(reference.values, other.values, strict=True)]
         same_file = other.name == reference.name
         title = " - ".join(s.runtime if same_file else s.name for s in (other, reference))
+        title += f", {other.people} people" if other.people else ""
         rows.append((title, "difference", other.runtime, *_percent(difference, sign=True), None))
     columns = ("model", "precision", "measured on", *_SHOWN, "MB")
     return Table("Retrieval on the test set, %", columns, tuple(rows))

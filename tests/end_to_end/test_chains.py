@@ -212,6 +212,24 @@ def test_the_emulator_scores_the_int8_graph_beside_the_host(chain, program):
     assert (out / "evaluation/quantized_model_onnx_emulator_distance_histogram.png").is_file()
 
 
+def test_the_emulator_scores_some_people_beside_the_host(chain, program):
+    onnx = chain[0] / "out/quantized_models/quantized_model.onnx"
+    out, printed = _again(
+        chain, program, "operation_mode=evaluation", "model.model_name=null", f"model.model_path={onnx}",
+        "evaluation.baselines=[]", "evaluation.random_network=False", "evaluation.target=qnn_htp_emulator",
+        "+evaluation.emulated_identities=4",
+    )  # fmt: skip
+    metrics = json.loads((out / "evaluation/metrics.json").read_text())["metrics"]
+    assert metrics["int8/qnn_htp_emulator/4_people/mAP"] == pytest.approx(
+        metrics["int8/onnxruntime_cpu/4_people/mAP"], abs=0.1
+    )
+    assert metrics["int8/onnxruntime_cpu/4_people/mAP"] >= metrics["int8/onnxruntime_cpu/mAP"]
+    assert "int8/qnn_htp_emulator/mAP" not in metrics
+    assert "qnn_htp_emulator - onnxruntime_cpu, 4 people" in printed
+    assert "emulating 24 images takes about" in printed
+    assert "Rows of 4 people are of their images alone" in printed
+
+
 @pytest.mark.parametrize(
     ("file", "target", "row"),
     [

@@ -132,6 +132,7 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
         ({"quantization.quantization_type": "QAT"}, "quantizer TFlite_converter does PTQ, but quantization_type is QAT"),
         ({"model.input_shape": "(8, 8, 3)"}, "input_shape must be (height, width, channels) with at least 32 x 32 pixels"),
         ({"deployment.board": "QCS8551"}, "deployment.board: unknown value 'QCS8551', did you mean 'QCS8550'?"),
+        ({"evaluation.emulated_identities": 9}, "emulated_identities is about the emulator, but target is host: set target"),
         ({"benchmarking.vtcm_mb": 17}, "benchmarking.vtcm_mb: should be less than or equal to 16 (received 17)"),
         ({"deployment.performance_mode": "brust"}, "deployment.performance_mode: unknown value 'brust', did you mean 'burst'?"),
         ({"deployment.gate.latency": 5}, "deployment.gate.latency: unknown key, did you mean 'latency_ms'?"),
