@@ -163,12 +163,12 @@ class General(Strict):
 
 
 class ModelSection(Strict):
-    """The model to start from: either a name of the zoo or a file; `agw` may have both."""
+    """The model to start from: either a name of the zoo or a file; `agw` and `idkl` may have both."""
 
     model_name: ModelName | None = None
     """A model of the zoo (docs/README_MODELS.md)."""
     model_path: OptionalPath = None
-    """A model file: `.keras` to train or quantize, or to start `agw` from; else `.keras`, `.tflite` or `.onnx`."""
+    """A model file: `.keras` to train, quantize, or start `agw` or `idkl` from; else `.keras`, `.tflite`, `.onnx`."""
     input_shape: Shape = (256, 128, 3)
     """Height, width and channels of the input, in pixels; a model file brings its own, which must agree if stated."""
     pretrained: bool = False
@@ -180,7 +180,7 @@ class ModelSection(Strict):
 
     @model_validator(mode="after")
     def _one_source(self) -> "ModelSection":
-        is_start = self.model_name == "agw" and self.model_path is not None
+        is_start = self.model_name in ("agw", "idkl") and self.model_path is not None
         if (self.model_name is None) == (self.model_path is None) and not is_start:
             received = "both" if self.model_name else "neither"
             raise ValueError(f"expected exactly one of model_name and model_path, received {received}")
@@ -342,9 +342,21 @@ class TripletLoss(Strict):
     """Factor of this loss in the sum."""
 
 
-Output = Literal["features", "embedding", "logits"]
-GIVEN_TO_LOSSES = ("features", "logits", "labels", "modalities", "centers")
+Output = Literal[
+    "features", "embedding", "logits", "specific_features", "specific_embedding", "specific_logits"
+]
+OF_TRAINING_BRANCH = (
+    *("specific_features", "specific_embedding", "specific_logits"),
+    *("map_logits", "normed_features", "modality_logits", "confusion_logits"),
+)
+"""Outputs of a network that has a branch for training only: `idkl`."""
+GIVEN_TO_LOSSES = ("features", "logits", "labels", "modalities", "centers", *OF_TRAINING_BRANCH)
 """Arguments of a loss that come from the network and the batch."""
+_SEEN = {
+    "features": ("features", "embedding", "specific_features", "specific_embedding"),
+    "logits": ("logits", "specific_logits"),
+}
+"""Argument of a loss to the outputs that may be given for it."""
 
 
 class LossSchedule(Strict):
@@ -367,10 +379,11 @@ class Loss(Strict):
 
     name: Annotated[str, _known(LOSSES), WithJsonSchema({"type": "string", "enum": list(LOSSES)})]
     """Its function; the logs have it as `<name>_loss`."""
-    weight: Positive = 1.0
-    """Factor in the sum."""
-    on: Output | None = None
-    """What it sees: `features` before the neck, or the `embedding`; of `cross_entropy` the `logits`."""
+    weight: Annotated[Number, Field(ge=0)] = 1.0
+    """Factor in the sum; 0 leaves the term out."""
+    on: Annotated[list[Output], Field(min_length=1)] | Output | None = None
+    """What it sees: `features` before the neck, or the `embedding`; of `cross_entropy` the `logits`; of several the
+    sum."""
     schedule: LossSchedule | None = None
     """Where it does not act from the first epoch on with its full weight."""
     arguments: dict[str, Any] = {}
@@ -391,11 +404,12 @@ class Loss(Strict):
     @model_validator(mode="after")
     def _arguments_fit(self) -> "Loss":
         LOSSES.check(self.name, self.arguments, GIVEN_TO_LOSSES)
-        fixed = "logits" if self.takes("logits") else "features" if self.takes("centers") else None
-        received = self.output
-        if (fixed is not None and received != fixed) or (fixed is None and received == "logits"):
-            expected = fixed or "features or embedding"
-            raise ValueError(f"loss '{self.name}' acts on: {expected}, received {received}")
+        allowed = _SEEN.get(self.argument, ())
+        if any(self.takes(name) for name in ("centers", *OF_TRAINING_BRANCH)):
+            allowed = allowed[:1]
+        if wrong := [name for name in self.outputs if name not in allowed]:
+            expected = " or ".join(allowed) or "what its arguments name, without `on`"
+            raise ValueError(f"loss '{self.name}' acts on: {expected}, received {', '.join(wrong)}")
         return self
 
     def takes(self, argument: str) -> bool:
@@ -403,9 +417,21 @@ class Loss(Strict):
         return argument in LOSSES.find(self.name).parameters
 
     @property
-    def output(self) -> Output:
-        """The output of the network that it sees."""
-        return self.on or ("logits" if self.takes("logits") else "features")
+    def argument(self) -> str:
+        """The argument of its function for which `on` may give an output; empty where there is none."""
+        return next((name for name in _SEEN if self.takes(name)), "")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The outputs of the network that it sees as that argument, one after the other."""
+        if self.on is None:
+            return (self.argument,) if self.argument else ()
+        return tuple(self.on) if isinstance(self.on, list) else (self.on,)
+
+    @property
+    def of_training_branch(self) -> tuple[str, ...]:
+        """The outputs of a branch for training only that it needs."""
+        return tuple(name for name in OF_TRAINING_BRANCH if self.takes(name) or name in self.outputs)
 
 
 def _checked(check: Any) -> AfterValidator:
@@ -471,6 +497,13 @@ LayerIndices = Annotated[
 ]
 
 
+def _by_name(value: Any) -> Any:
+    """Read terms of the loss that are written by name, so that an override can reach one of them."""
+    if not isinstance(value, Mapping):
+        return value
+    return [{"name": name, **(arguments or {})} for name, arguments in value.items()]
+
+
 class Training(Strict):
     """Training of an embedding with identity classification and, if wanted, a metric loss."""
 
@@ -482,6 +515,10 @@ class Training(Strict):
     """Any Keras optimizer: `Adam`, or `Adam: {learning_rate: 0.001}`."""
     images_per_identity: PositiveInt = 4
     """K: images of each identity in a batch; of each modality where the sampler is cross_modal."""
+    p_size: PositiveInt | None = None
+    """P; `p_size` and `k_size` are another way to state `batch_size` and `images_per_identity`, with the sampler."""
+    k_size: PositiveInt | None = None
+    """K, as `images_per_identity`."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Dropout rate before the classifier."""
     bnneck: bool = False
@@ -490,8 +527,10 @@ class Training(Strict):
     """Label smoothing of the softmax cross-entropy."""
     triplet_loss: TripletLoss | None = None
     """Adds a triplet loss to the cross-entropy; absent means cross-entropy alone."""
-    losses: Annotated[list[Loss], Field(min_length=1)] | None = None
-    """All terms of the loss, `[{name, weight, on, schedule, ...arguments}]`, in place of the two keys above."""
+    losses: Annotated[list[Loss], Field(min_length=1), BeforeValidator(_by_name)] | None = None
+    """All terms in place of the two keys above: `{name: {weight, on, schedule, ...arguments}}`, or a list of them."""
+    loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
+    """`uncertainty` learns a factor on the weight of each term (Kendall et al., 2018)."""
     sampler: Literal["identities", "cross_modal"] | None = None
     """Batches of P x K images, or of P x K visible and as many thermal ones; by the network's inputs if not set."""
     head_rate: Positive = 1.0
@@ -546,6 +585,8 @@ class Training(Strict):
                 f"losses states every term, and {' and '.join(twice)} stands beside it: write them as terms, such as "
                 "{name: cross_entropy, label_smoothing: 0.1} and {name: triplet, margin: 0.3}"
             )
+        if not any(loss.weight for loss in self.losses):
+            raise ValueError("losses has weights of 0 only: there is nothing to learn from")
         names = [loss.name for loss in self.losses]
         if repeated := sorted({name for name in names if names.count(name) > 1}):
             raise ValueError(f"losses has {', '.join(repeated)} more than once")
@@ -553,9 +594,9 @@ class Training(Strict):
 
     @property
     def terms(self) -> list[Loss]:
-        """All terms of the loss; `label_smoothing` and `triplet_loss` are a short form of two."""
+        """All terms of the loss that count; `label_smoothing` and `triplet_loss` are a short form of two."""
         if self.losses is not None:
-            return self.losses
+            return [loss for loss in self.losses if loss.weight]
         terms = [Loss(name="cross_entropy", arguments={"label_smoothing": self.label_smoothing})]
         if self.triplet_loss is not None:
             arguments = self.triplet_loss.model_dump(exclude={"weight"})
@@ -882,6 +923,28 @@ def _mode(operation_mode: str) -> str:
     return operation_mode
 
 
+def _with_batch_size(training: Mapping[str, Any], views: int) -> dict[str, Any]:
+    """State the size of a batch that `p_size` and `k_size` mean.
+
+    Raises:
+        ValueError: one of them is missing, the batch is stated twice, or the sampler is not stated.
+    """
+    if twice := [key for key in ("batch_size", "images_per_identity") if key in training]:
+        raise ValueError(
+            f"training: p_size and k_size stand in place of batch_size and images_per_identity, received {twice[0]} too"
+        )
+    if {"p_size", "k_size"} - set(training) or training.get("sampler") not in ("identities", "cross_modal"):
+        raise ValueError(
+            "training: expected p_size, k_size and sampler (identities or cross_modal) together: a batch is P x K "
+            "images, of each modality and view where the sampler is cross_modal"
+        )
+    p, k = training["p_size"], training["k_size"]
+    if not all(isinstance(size, int) and size > 0 for size in (p, k)):
+        return dict(training)  # the fields answer
+    views = views if training["sampler"] == "cross_modal" else 1
+    return {**training, "batch_size": p * k * views, "images_per_identity": k}
+
+
 AugmentationSection = Annotated[dict[str, dict[str, Any] | None], _check_each(AUGMENTATIONS.check)]
 
 
@@ -947,10 +1010,15 @@ class Config(Strict):
 
     @model_validator(mode="before")
     @classmethod
-    def _empty_section_is_absent(cls, raw: Any) -> Any:
-        """`general:` with nothing below it means the defaults."""
-        if isinstance(raw, Mapping):
-            return {key: value for key, value in raw.items() if value is not None}
+    def _short_forms(cls, raw: Any) -> Any:
+        """`general:` with nothing below it means the defaults, and `p_size` and `k_size` the size of a batch."""
+        if not isinstance(raw, Mapping):
+            return raw
+        raw = {key: value for key, value in raw.items() if value is not None}
+        training = raw.get("training")
+        if isinstance(training, Mapping) and {"p_size", "k_size"} & set(training):
+            has_second_view = bool(raw.get("data_augmentation_second_view"))
+            raw["training"] = _with_batch_size(training, views=2 + has_second_view)
         return raw
 
     @property
@@ -992,7 +1060,7 @@ class Config(Strict):
             mistakes.append(
                 f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model"
             )
-        mistakes += self._wrong_model_file(services[0])
+        mistakes += self._missing_branch() + self._wrong_model_file(services[0])
         before, after = self.split_services
         mistakes += self._missing_paths(before, "dataset")
         if after:
@@ -1002,6 +1070,15 @@ class Config(Strict):
         if mistakes:
             raise ValueError("; ".join(mistakes))
         return self
+
+    def _missing_branch(self) -> list[str]:
+        if self.training is None or self.training.resume_training or self.model.model_name == "idkl":
+            return []
+        return [
+            f"loss '{term.name}' sees {', '.join(term.of_training_branch)}, which only model_name: idkl has"
+            for term in self.training.terms
+            if term.of_training_branch
+        ]
 
     def _wrong_model_file(self, first: str) -> list[str]:
         path = self.model.model_path

@@ -1,6 +1,7 @@
 import keras
 from keras import ops
 
+from src.losses._means_where import means_where
 from src.losses._pairs import cross_modal_masks
 
 
@@ -26,13 +27,7 @@ def hetero_center(
     other, _ = cross_modal_masks(labels, modalities)
     same = ops.equal(labels[:, None], labels[None, :])
     own = ops.logical_and(same, ops.logical_not(other))
-    gaps = ops.sum(ops.square(_means(features, own) - _means(features, other)), axis=1)  # (N,)
+    gaps = ops.sum(ops.square(means_where(features, own) - means_where(features, other)), axis=1)  # (N,)
     # Each image counts as its share of its identity, so that each identity counts once.
     shares = ops.cast(ops.any(other, axis=1), "float32") / ops.sum(ops.cast(same, "float32"), axis=1)
     return ops.sum(gaps * shares) / ops.maximum(ops.sum(shares), 1.0)
-
-
-def _means(features: keras.KerasTensor, mask: keras.KerasTensor) -> keras.KerasTensor:
-    """Return for each row of the mask (N, N) the mean of the features (N, D) that it holds; 0 where it is empty."""
-    weights = ops.cast(mask, "float32")
-    return ops.matmul(weights, features) / ops.maximum(ops.sum(weights, axis=1, keepdims=True), 1.0)

@@ -21,7 +21,7 @@ def build_backbone(section: ModelSection) -> keras.Model:
 
     Returns:
         Rescaled images (N, H, W, C) to features (N, D), with random or ImageNet weights; `agw` takes a dict of visible
-        and thermal images.
+        and thermal images, `idkl` gives a dict of the `embedding` and what only training needs.
 
     Raises:
         ConfigError: an argument has a value that the model refuses, or the user's own model is not such a network.
@@ -74,7 +74,8 @@ def _check(backbone: Any, section: ModelSection) -> None:
         raise ConfigError(
             f"{where} must take images of shape {(None, *section.input_shape)}, its input is {images}"
         )
-    shape = getattr(backbone.output, "shape", None)
+    output = backbone.output
+    shape = getattr(output.get("embedding") if isinstance(output, dict) else output, "shape", None)
     if shape is None or len(shape) != 2 or shape[1] is None:
         raise ConfigError(
             f"{where} must return features of shape (N, D) with a fixed D, its output is {shape}"

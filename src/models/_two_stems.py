@@ -178,14 +178,14 @@ class Copied(NamedTuple):
 
 
 def start_from_single(network: keras.Model, single: keras.Model) -> list[Copied]:
-    """Copy the weights of a network for one modality into one with two stems; both stems start from its stem.
+    """Copy the weights of a network for one modality into one with two stems or two branches; both start from its own.
 
     For thermal images of one channel the kernel of the first convolution is summed over its input channels: an image
     then gives what it gives in three equal channels. Layers of the same name correspond, so `single` is the backbone
     that `network` is made of, by itself or in an embedding model; non-local blocks stay as they are.
 
     Args:
-        network: Of `with_two_stems`, with or without a training head; changed in place.
+        network: Of `with_two_stems`, or `idkl`, with or without a training head; changed in place.
         single: For example the model of a first training on visible images.
 
     Returns:
@@ -228,7 +228,8 @@ def table_of_copies(network: keras.Model, copied: Sequence[Copied]) -> str:
 
 
 def _targets(name: str) -> list[str]:
-    return [name, *(f"{modality}_{name}" for modality in MODALITIES), *(f"{name}_{m}" for m in MODALITIES)]
+    prefixed = (f"{prefix}_{name}" for prefix in (*MODALITIES, "specific"))
+    return [name, *prefixed, *(f"{name}_{modality}" for modality in MODALITIES)]
 
 
 def _copy(source: keras.Layer, target: keras.Layer) -> None:

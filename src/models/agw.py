@@ -1,52 +1,15 @@
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import keras
 
-from common.config import suggest
 from common.layers.gem import GeM
 from src.models._non_local import NonLocal
 from src.models._non_local import non_local as non_local_block
+from src.models._places import Places, places_of
 from src.models._two_stems import MODALITIES, bnneck, copies, start_from_single, with_necks, with_two_stems
 from src.registries import MODELS
 
-
-class _Places(NamedTuple):
-    """Where AGW changes a backbone, as names of layers."""
-
-    stem_end: str
-    pool: str
-    non_local: tuple[str, ...] = ()
-    """Layers that a non-local block follows: the last ones at strides 8 and 16."""
-    changes: dict[str, dict[str, Any]] = {}
-    """Arguments of layers that differ, such as a last stride of 1."""
-
-
 _SMALLEST = 1e-4  # the published code adds 1e-12 to the mean of cubes
-
-
-def _of_resnet(depth: int) -> _Places:
-    blocks = ("layer2_3", "layer2_4", *(f"layer3_{number}" for number in range(depth - 2, depth + 1)))
-    return _Places("maxpool", "features", tuple(f"{block}_out" for block in blocks))
-
-
-_OSNET = _Places("maxpool", "pool", ("conv3_1_out", "conv3_2_out", "conv4_1_out", "conv4_2_out"))
-_MOBILENETV2 = _Places(
-    "Conv1_relu",
-    "features",
-    ("block_4_add", "block_5_add", "block_10_project_BN", "block_11_add", "block_12_add"),
-    {"block_13_pad": {"padding": ((1, 1), (1, 1))}, "block_13_depthwise": {"strides": (1, 1)}},
-)
-_BACKBONES = {
-    "resnet50": _of_resnet(6),
-    "resnet101": _of_resnet(23),
-    "resnet50_ibn_a": _of_resnet(6),
-    **dict.fromkeys(("osnet_a025", "osnet_a050", "osnet_a075", "osnet_a100"), _OSNET),
-    **dict.fromkeys(
-        (f"mobilenetv2_a{width}" for width in ("035", "050", "075", "100", "130", "140")), _MOBILENETV2
-    ),
-    "plain_cnn": _Places("conv1_relu", "features", ("conv5_relu",)),
-    "custom_model": _Places("conv1_relu", "features", ("conv3_relu",)),
-}
 
 
 def agw(
@@ -78,15 +41,14 @@ def agw(
     Raises:
         ValueError: an argument has none of these values.
     """
-    if backbone not in _BACKBONES:
-        raise ValueError(f"backbone: unknown value '{backbone}', {suggest(backbone, _BACKBONES)}")
+    places = places_of(backbone)
     if thermal_channels not in (1, 3):
         raise ValueError(f"thermal_channels: expected 1 or 3, received {thermal_channels}")
     if neck not in ("shared", "per_modality"):
         raise ValueError(f"neck: expected shared or per_modality, received {neck!r}")
     given = {"pretrained": True} if pretrained else {}
     MODELS.check(backbone, given)
-    single, places = MODELS.get(backbone)(input_shape, **given), _BACKBONES[backbone]
+    single = MODELS.get(backbone)(input_shape, **given)
     network = with_two_stems(
         single, places.stem_end, thermal_channels, _changed(places, non_local, learned_gem)
     )
@@ -99,7 +61,7 @@ def agw(
     return keras.Model(network.input, network.output, name="agw")
 
 
-def _changed(places: _Places, kind: NonLocal, learned_gem: bool) -> Any:
+def _changed(places: Places, kind: NonLocal, learned_gem: bool) -> Any:
     """Return the calls of the trunk: the backbone's, with non-local blocks and another pooling."""
     copy = copies(changes=places.changes)
 

@@ -23,8 +23,9 @@ from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.data.selection import Data, data_set_name, preprocessing_for, preprocessing_of
 from src.models._build import build_backbone
-from src.models._head import centers_of, embedding_model, reid_network
+from src.models._head import centers_of, embedding_model, log_variances_of, reid_network
 from src.models._two_stems import (
+    MODALITIES,
     has_two_stems,
     input_shapes,
     of_modality,
@@ -52,7 +53,10 @@ _LOGGER = logging.getLogger(__name__)
 _VALIDATION_BATCH = 64
 # Best and last checkpoint and one being written, each with two slots of the optimizer a weight; best model, its copy.
 _CHECKPOINT_COPIES = 3 * 3 + 2
-_FIXED_BY_CHECKPOINT = ("optimizer", "dropout", "frozen_layers", "bnneck", "mixed_precision")
+_FIXED_BY_CHECKPOINT = (
+    *("optimizer", "dropout", "frozen_layers", "bnneck", "mixed_precision"),
+    *("loss_weighting",),
+)
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
@@ -219,18 +223,27 @@ def _start(
         )
     augmented = keras.saving.load_model(model.path, safe_mode=True)
     resumed = augmented.get_layer(settings["network"])
-    if _needs_centers(training) and centers_of(resumed) is None:
-        raise ConfigError(
-            f"training.losses has center_loss, but {model.path} was trained without it and holds no centers: resume "
-            "with the losses of before"
-        )
+    training = _as_before(training, settings["training"])
+    _check_heads(training, resumed, model.path)
     _LOGGER.info("resuming in epoch %d of %d, batch %d", done.epoch + 1, training.epochs, done.step + 1)
-    return _Start(
-        _as_before(training, settings["training"]),
-        resumed,
-        done,
-        augmented.optimizer,
-    )
+    return _Start(training, resumed, done, augmented.optimizer)
+
+
+def _check_heads(training: Training, resumed: keras.Model, path: Path) -> None:
+    """Raise ConfigError where a loss needs what the network of a checkpoint was not trained with."""
+    missing = [
+        name for term in training.terms for name in term.of_training_branch if name not in resumed.output
+    ]
+    if _needs_centers(training) and centers_of(resumed) is None:
+        missing.append("centers")
+    log_variances = log_variances_of(resumed)
+    if log_variances is not None and log_variances.terms != len(training.terms):
+        missing.append(f"learned weights of {len(training.terms)} losses")
+    if missing:
+        raise ConfigError(
+            f"training.losses needs {', '.join(dict.fromkeys(missing))}, which {path} was trained without: resume with "
+            "the losses of before"
+        )
 
 
 def _with_best(done: Progress, checkpoint: Path, folder: Path) -> Progress:
@@ -254,7 +267,7 @@ def _as_before(training: Training, before: Mapping[str, Any]) -> Training:
     changed = [
         name
         for name in _FIXED_BY_CHECKPOINT
-        if name in training.model_fields_set and now[name] != before[name]
+        if name in training.model_fields_set and now[name] != before.get(name, now[name])
     ]
     if changed:
         _LOGGER.warning(
@@ -262,20 +275,28 @@ def _as_before(training: Training, before: Mapping[str, Any]) -> Training:
             " and ".join(f"training.{name}" for name in changed),
         )
     stated = training.model_dump(mode="json", exclude_unset=True)
-    return Training.model_validate({**stated, **{name: before[name] for name in _FIXED_BY_CHECKPOINT}})
+    fixed = {name: before[name] for name in _FIXED_BY_CHECKPOINT if name in before}
+    return Training.model_validate({**stated, **fixed})
 
 
 def _network(config: Config, training: Training, model: Model | None, num_identities: int) -> keras.Model:
     backbone, copies = _backbone(config, model)
     if copies:
         _LOGGER.info("%s starts from %s\n%s", backbone.name, config.model.model_path, copies)
-    if isinstance(backbone.output, dict) and not has_two_stems(backbone):
+    if isinstance(backbone.output, dict) and "logits" in backbone.output:
         backbone = embedding_model(backbone)
-    return reid_network(backbone, num_identities, training.bnneck, training.dropout, _needs_centers(training))
+    return reid_network(
+        backbone,
+        num_identities,
+        training.bnneck,
+        training.dropout,
+        _needs_centers(training),
+        log_variances=len(training.terms) if training.loss_weighting == "uncertainty" else 0,
+    )
 
 
 def _backbone(config: Config, model: Model | None) -> tuple[keras.Model, str]:
-    """The zoo's model, that of a file, or the zoo's for two modalities with the weights of a file for one.
+    """The zoo's model, that of a file, or the zoo's `agw` or `idkl` with the weights of a file for one modality.
 
     The text says what was copied in the last case, and is empty in the others.
     """
@@ -395,11 +416,18 @@ def _validator(network: keras.Model, losses: Any, batches: Batches) -> Callable[
         sample.identity: int(label) for sample, label in zip(data.training, batches.labels, strict=True)
     }
     known = [sample for sample in data.validation if sample.identity in label_of]
-    parts = {"": network}
-    if has_two_stems(network):
-        parts = {name: of_modality(network, name) for name in batches.preprocessing}
-    inputs = [_Part(name, part, make_validation_step(part, losses)) for name, part in parts.items()]
+    inputs = [
+        _Part(name, part, make_validation_step(part, losses, modality=number))
+        for number, (name, part) in enumerate(_parts(network, batches).items())
+    ]
     return lambda: _classified(inputs, known, label_of, preprocessing)
+
+
+def _parts(network: keras.Model, batches: Batches) -> dict[str, keras.Model]:
+    """The network as the images of each modality see it."""
+    if not batches.by_modality:
+        return {"": network}
+    return {name: of_modality(network, name) if has_two_stems(network) else network for name in MODALITIES}
 
 
 def _searched(samples: Sequence[Sample], by_modality: bool) -> tuple[list[Sample], list[Sample]]:

@@ -85,9 +85,9 @@ class Graph:
 
 def names() -> list[str]:
     """Every network: those of the registry, and `agw` on each backbone as `agw <backbone>`."""
-    from src.models.agw import _BACKBONES
+    from src.models._places import PLACES
 
-    return [*(name for name in MODELS if name != "agw"), *(f"agw {backbone}" for backbone in _BACKBONES)]
+    return [*(name for name in MODELS if name != "agw"), *(f"agw {backbone}" for backbone in PLACES)]
 
 
 def parity(name: str, folder: Path) -> list[Graph]:

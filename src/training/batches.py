@@ -157,7 +157,7 @@ def _check_one_modality(config: Config) -> None:
     if asked:
         raise ConfigError(
             f"{' and '.join(asked)} needs batches of visible and thermal images: set training.sampler: cross_modal, "
-            "or train model_name: agw"
+            "which model_name: agw has of itself"
         )
 
 

@@ -8,17 +8,19 @@ from keras import ops
 
 from common.config import ConfigError
 from src.losses._centers import moved_centers
-from src.models._head import centers_of
+from src.models._head import centers_of, log_variances_of
 from src.models._two_stems import MODALITIES, has_two_stems, input_shapes
 from src.registries import LOSSES, logged_loss
-from src.schema import Loss, Training
+from src.schema import GIVEN_TO_LOSSES, Loss, Training
 from src.training.distribution import mean_over_replicas, whole_batch
+from src.training.uncertainty import weighted_by_uncertainty
 
-_HEAD = ("bnneck", "logits")
+_HEAD = ("bnneck", "logits")  # in the names of layers
 Losses = Mapping[str, tuple[Any, Callable[[Mapping[str, Any], Any], Any]]]
 """Name to (weight, function of the network's outputs and the labels); a weight is a number or a scalar variable.
 
-Beside the outputs the function finds `modalities`, integers (N,) that are 0 for visible images, and `centers`."""
+Beside the outputs the function finds `modalities`, integers (N,) that are 0 for visible images and 1 for thermal ones,
+and `centers`."""
 
 
 def losses_of(training: Training) -> Losses:
@@ -44,21 +46,28 @@ def check_losses(training: Training) -> None:
     Raises:
         ConfigError: an argument has a value that the loss refuses.
     """
-    rows, labels = ops.zeros((2, 2)), ops.zeros((2,), "int32")
-    given = {"features": rows, "embedding": rows, "logits": rows, "modalities": labels, "centers": rows}
+    rows, parts, numbers = ops.zeros((2, 2)), ops.zeros((2, 2, 2)), ops.zeros((2,), "int32")
+    names = (*GIVEN_TO_LOSSES, *(output for term in training.terms for output in term.outputs))
+    given = {
+        **dict.fromkeys(names, rows),
+        **dict.fromkeys(("map_logits", "normed_features"), parts),
+        "modalities": numbers,
+    }
     for term in training.terms:
         try:
-            _loss(term)(given, labels)
+            _loss(term)(given, numbers)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"training.losses: loss '{term.name}' cannot be computed: {error}") from error
 
 
 def _loss(term: Loss) -> Callable[[Mapping[str, Any], Any], Any]:
-    function, wanted = LOSSES.get(term.name), [name for name in ("modalities", "centers") if term.takes(name)]
+    function, wanted = LOSSES.get(term.name), [name for name in GIVEN_TO_LOSSES if term.takes(name)]
 
     def loss(outputs: Mapping[str, Any], labels: Any) -> Any:
-        given = {name: outputs[name] for name in wanted}
-        return function(outputs[term.output], labels, **given, **term.arguments)
+        known = {**outputs, "labels": labels}
+        given = {name: known[name] for name in wanted}
+        seen = [{term.argument: known[output]} for output in term.outputs] or [{}]
+        return sum(function(**{**given, **one}, **term.arguments) for one in seen)
 
     return loss
 
@@ -75,7 +84,9 @@ def network_input(network: keras.Model, images: Any) -> Any:
     return ops.concatenate([images[name] for name in MODALITIES], axis=0)
 
 
-def forward(network: keras.Model, losses: Losses, images: Any, labels: Any, training: bool) -> dict[str, Any]:
+def forward(
+    network: keras.Model, losses: Losses, images: Any, labels: Any, training: bool, modality: int = 0
+) -> dict[str, Any]:
     """Run the network and its losses; in training, centers then follow the features.
 
     Args:
@@ -85,6 +96,7 @@ def forward(network: keras.Model, losses: Losses, images: Any, labels: Any, trai
             batch.
         labels: Integers (N,), of visible images, then of thermal ones.
         training: Batch statistics and dropout, or not.
+        modality: Number of the modality of images that are not a dict.
 
     Returns:
         Scalars of the whole batch: `loss`, one for each loss (`logged_loss`), and `accuracy` of the classifier.
@@ -92,11 +104,14 @@ def forward(network: keras.Model, losses: Losses, images: Any, labels: Any, trai
     outputs = network(network_input(network, images), training=training)
     outputs = {name: ops.cast(value, "float32") for name, value in outputs.items()}
     outputs, labels = whole_batch(outputs, labels)
-    given, centers = {**outputs, "modalities": _modalities(images, labels)}, centers_of(network)
+    given, centers = {**outputs, "modalities": _modalities(images, labels, modality)}, centers_of(network)
     if centers is not None:
         given["centers"] = centers.centers
     values = {logged_loss(name): function(given, labels) for name, (_, function) in losses.items()}
-    total = sum(weight * values[logged_loss(name)] for name, (weight, _) in losses.items())
+    terms, log_variances = list(values.values()), log_variances_of(network)
+    if log_variances is not None:
+        terms = weighted_by_uncertainty(terms, log_variances.values)
+    total = sum(weight * term for (weight, _), term in zip(losses.values(), terms, strict=True))
     correct = ops.equal(ops.argmax(outputs["logits"], axis=-1), ops.cast(labels, "int64"))
     if centers is not None and training:
         features = ops.stop_gradient(outputs["features"])
@@ -104,10 +119,10 @@ def forward(network: keras.Model, losses: Losses, images: Any, labels: Any, trai
     return {"loss": total, **values, "accuracy": ops.mean(ops.cast(correct, "float32"))}
 
 
-def _modalities(images: Any, labels: Any) -> Any:
+def _modalities(images: Any, labels: Any, modality: int) -> Any:
     """Number of the modality of each image, (N,)."""
     if not isinstance(images, Mapping):
-        return ops.zeros_like(labels)
+        return ops.full_like(labels, modality)
     counts = [ops.shape(images[name])[0] for name in MODALITIES]
     return ops.concatenate(
         [ops.full((count,), number, "int32") for number, count in enumerate(counts)], axis=0
@@ -138,7 +153,8 @@ def make_training_step(
     import tensorflow as tf
 
     variables = network.trainable_variables
-    rates = [head_rate if name.startswith(_HEAD) else 1.0 for name in _layers_of(network, variables)]
+    names = _layers_of(network, variables)
+    rates = [head_rate if any(part in name for part in _HEAD) else 1.0 for name in names]
     optimizer.build(variables)
 
     def step(images: Any, labels: Any) -> dict[str, Any]:
@@ -167,12 +183,19 @@ def _layers_of(network: keras.Model, variables: Sequence[Any]) -> list[str]:
 
 
 def make_validation_step(
-    network: keras.Model, losses: Losses, compiled: bool = True
+    network: keras.Model, losses: Losses, compiled: bool = True, modality: int = 0
 ) -> Callable[[Any, Any], dict[str, Any]]:
-    """Return `step(images, labels)`, which returns the scalars of `forward` in inference mode."""
+    """Return `step(images, labels)`, which returns the scalars of `forward` in inference mode.
+
+    Args:
+        network: With one input.
+        losses: What to add up.
+        compiled: Whether the step is traced.
+        modality: Number of the modality of the images.
+    """
 
     def step(images: Any, labels: Any) -> dict[str, Any]:
-        return forward(network, losses, images, labels, training=False)
+        return forward(network, losses, images, labels, training=False, modality=modality)
 
     return _compile(step, network) if compiled else step
 

@@ -21,6 +21,7 @@ from src.losses.weighted_regularized_triplet import weighted_regularized_triplet
 from src.models._build import build_backbone
 from src.models._head import embedding_model, reid_network
 from src.models._non_local import non_local
+from src.models._places import PLACES
 from src.models._two_stems import (
     branches_of,
     input_in,
@@ -29,7 +30,7 @@ from src.models._two_stems import (
     start_from_single,
     table_of_copies,
 )
-from src.models.agw import _BACKBONES, agw
+from src.models.agw import agw
 from src.registries import MODELS
 from src.schema import ModelSection
 
@@ -251,12 +252,12 @@ def test_modalities_share_the_trunk_and_not_the_stem():
         name
         if name in ("custom_model", "mobilenetv2_a035", "osnet_a025", "resnet50")
         else pytest.param(name, marks=pytest.mark.slow)
-        for name in _BACKBONES
+        for name in PLACES
     ],
 )
 def test_every_backbone_has_its_places(backbone):
     single = MODELS.get(backbone)(SHAPE)
-    places = _BACKBONES[backbone]
+    places = PLACES[backbone]
     names = {layer.name for layer in single.layers}
     assert {places.stem_end, places.pool, *places.non_local, *places.changes} <= names
     strides = [SHAPE[0] // single.get_layer(name).output.shape[1] for name in places.non_local]

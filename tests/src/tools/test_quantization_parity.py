@@ -5,7 +5,7 @@ import importlib.util
 
 import pytest
 
-from src.models.agw import _BACKBONES
+from src.models._places import PLACES
 from src.registries import MODELS
 from src.tools import quantization_parity as tool
 
@@ -21,7 +21,7 @@ GOOD = tool.Graph(
 
 def test_the_whole_zoo_is_measured():
     names = set(tool.names())
-    assert names == set(MODELS) - {"agw"} | {f"agw {backbone}" for backbone in _BACKBONES}
+    assert names == set(MODELS) - {"agw"} | {f"agw {backbone}" for backbone in PLACES}
     assert tool._SHOWN in names
 
 
