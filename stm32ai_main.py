@@ -6,8 +6,10 @@ from pathlib import Path
 
 import hydra
 import yaml
+from hydra.conf import HydraConf
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -16,6 +18,7 @@ from common.config import ConfigError, install_hydra_defaults, plain_overrides, 
 from src.schema import Config
 
 EXAMPLES = Path(__file__).parent / "config_file_examples"
+_SEED = "general.global_seed="
 HELP = """Re-identification: training, quantization, evaluation and deployment for the Qualcomm QCS8550.
 
 usage: python stm32ai_main.py --config-name NAME.yaml [section.key=value ...]
@@ -41,7 +44,17 @@ def _run(composed: DictConfig) -> None:
     config = validate(Config, raw)
     from src.pipeline import run_services
 
-    run_services(config, Path(HydraConfig.get().runtime.output_dir), composed=raw)
+    hydra_config = HydraConfig.get()
+    sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
+    folder = Path(hydra_config.runtime.output_dir)
+    run_services(config, folder, composed=raw, arm=_arm(hydra_config), sweep=sweep)
+
+
+def _arm(hydra_config: HydraConf) -> str:
+    """The file and the overrides of a run but the seed, a line each."""
+    overrides = (text.lstrip("+") for text in hydra_config.overrides.task)
+    parts = [str(hydra_config.job.config_name), *(text for text in overrides if not text.startswith(_SEED))]
+    return "\n".join(parts)
 
 
 def main() -> int:

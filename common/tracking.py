@@ -4,7 +4,7 @@ import fcntl
 import logging
 import os
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,12 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from common.artifacts import tool_versions
+from common.config import ConfigError, suggest
+
+_PARENT = "mlflow.parentRunId"
+_SWEEP = "sweep"
+ARM = "arm"
+"""Tag of a run that says what it has in common with those that differ in the seed only."""
 
 
 @dataclass(frozen=True)
@@ -41,14 +47,25 @@ def store_of(uri: str) -> Store:
 
 
 @contextmanager
-def pipeline_run(store: Store, experiment: str, name: str, parameters: Mapping[str, Any]) -> Iterator[None]:
-    """One MLflow run for a whole chain: parameters, versions and the git commit are logged at its start."""
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    for logger in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
-        logging.getLogger(logger).setLevel(logging.WARNING)
-    import mlflow
+def pipeline_run(
+    store: Store,
+    experiment: str,
+    name: str,
+    parameters: Mapping[str, Any],
+    tags: Mapping[str, str] | None = None,
+    sweep: Path | None = None,
+) -> Iterator[None]:
+    """One MLflow run for a whole chain: parameters, versions and the git commit are logged at its start.
 
-    mlflow.set_tracking_uri(store.tracking_uri)
+    Args:
+        store: Where the history lies.
+        experiment: Its name; it is made where it is not there.
+        name: Name of the run.
+        parameters: The configuration.
+        tags: What else is known of the run.
+        sweep: Folder of the sweep that the run is a part of; the runs of a sweep have one parent, named after it.
+    """
+    mlflow = _connected(store)
     if store.artifact_folder is not None:
         store.artifact_folder.mkdir(parents=True, exist_ok=True)
         # Two runs that start together would both make the tables of a new database, and one of them would fail.
@@ -57,13 +74,43 @@ def pipeline_run(store: Store, experiment: str, name: str, parameters: Mapping[s
             if mlflow.get_experiment_by_name(experiment) is None:
                 location = (store.artifact_folder / experiment).as_uri()
                 mlflow.create_experiment(experiment, artifact_location=location)
-    mlflow.set_experiment(experiment)
-    with mlflow.start_run(run_name=name):
-        mlflow.log_params({key: str(value)[:500] for key, value in flatten(parameters).items()})
-        mlflow.set_tags(
-            {"git_commit": _git_commit(), **{f"version.{k}": v for k, v in tool_versions().items()}}
-        )
-        yield
+    experiment_id = mlflow.set_experiment(experiment).experiment_id
+    parent = None if sweep is None else _sweep_run(sweep, experiment_id)
+    try:
+        with mlflow.start_run(run_name=name, parent_run_id=parent, tags=dict(tags or {})):
+            mlflow.log_params({key: str(value)[:500] for key, value in flatten(parameters).items()})
+            mlflow.set_tags(
+                {"git_commit": _git_commit(), **{f"version.{k}": v for k, v in tool_versions().items()}}
+            )
+            yield
+    finally:
+        if parent is not None:
+            mlflow.MlflowClient().set_terminated(parent)
+
+
+def _connected(store: Store) -> Any:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    for logger in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
+        logging.getLogger(logger).setLevel(logging.WARNING)
+    import mlflow
+
+    mlflow.set_tracking_uri(store.tracking_uri)
+    return mlflow
+
+
+def _sweep_run(sweep: Path, experiment_id: str) -> str:
+    """The parent of a sweep's runs in an experiment; the first of them makes it, whichever process it is in."""
+    import mlflow
+
+    sweep.mkdir(parents=True, exist_ok=True)
+    with (sweep / f".mlflow_parent_{experiment_id}").open("a+") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        if known := file.read():
+            return known
+        run = mlflow.MlflowClient().create_run(experiment_id, run_name=sweep.name, tags={_SWEEP: str(sweep)})
+        file.write(run.info.run_id)
+        return str(run.info.run_id)
 
 
 @contextmanager
@@ -92,6 +139,76 @@ def log_files(paths: list[Path], folder: str | None = None) -> None:
             mlflow.log_artifacts(str(path), artifact_path=folder or path.name)
         elif path.is_file():
             mlflow.log_artifact(str(path), artifact_path=folder)
+
+
+@dataclass(frozen=True)
+class PipelineRun:
+    """A chain as the history has it.
+
+    Attributes:
+        name: Name of the run.
+        started: When, in seconds since 1970.
+        finished: Whether it came to its end.
+        parameters: The configuration, dotted.
+        tags: What else is known of it.
+        metrics: The last value of each, of all stages.
+        stages: Stage to the id of its run.
+    """
+
+    name: str
+    started: float
+    finished: bool
+    parameters: Mapping[str, str]
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+    stages: Mapping[str, str]
+
+
+def pipeline_runs(store: Store, experiment: str) -> list[PipelineRun]:
+    """Return the chains of an experiment, oldest first.
+
+    Raises:
+        ConfigError: there is no such history, or no such experiment in it.
+    """
+    if store.artifact_folder is not None and not store.artifact_folder.is_dir():
+        raise ConfigError(f"there is no history of runs in {store.artifact_folder.parent}")
+    mlflow = _connected(store)
+    names = {found.name: found.experiment_id for found in mlflow.search_experiments()}
+    if experiment not in names:
+        raise ConfigError(f"unknown experiment '{experiment}', {suggest(experiment, names)}")
+    runs = mlflow.search_runs([names[experiment]], output_format="list", order_by=["start_time ASC"])
+    stages: dict[str, list[Any]] = {}
+    for run in runs:
+        stages.setdefault(run.data.tags.get(_PARENT, ""), []).append(run)
+    return [
+        _pipeline(run, stages.get(run.info.run_id, [])) for run in runs if "operation_mode" in run.data.params
+    ]
+
+
+def _pipeline(run: Any, stages: Sequence[Any]) -> PipelineRun:
+    return PipelineRun(
+        name=run.info.run_name,
+        started=run.info.start_time / 1000,
+        finished=run.info.status == "FINISHED",
+        parameters=run.data.params,
+        tags=run.data.tags,
+        metrics={key: value for part in (*stages, run) for key, value in part.data.metrics.items()},
+        stages={stage.info.run_name: stage.info.run_id for stage in stages},
+    )
+
+
+def stage_files(store: Store, run: PipelineRun, stage: str) -> dict[str, Path]:
+    """Return the artefacts of a stage by name, fetched from a server if need be; none where there is no such stage."""
+    mlflow = _connected(store)
+    run_id = run.stages.get(stage)
+    listed = [] if run_id is None else mlflow.MlflowClient().list_artifacts(run_id, stage)
+    return {
+        Path(file.path).name: Path(
+            mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=file.path)
+        )
+        for file in listed
+        if not file.is_dir
+    }
 
 
 def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

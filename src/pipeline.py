@@ -32,13 +32,21 @@ SERVICES = {
 `Model`, a `Report`, or a pair of a `Report` and the `Model` that it is about."""
 
 
-def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> None:
+def run_services(
+    config: Config,
+    folder: Path,
+    composed: Mapping[str, Any],
+    arm: str = "",
+    sweep: Path | None = None,
+) -> None:
     """Run the services of `config.operation_mode` in order.
 
     Args:
         config: The validated configuration.
         folder: Output folder; it exists.
         composed: The configuration as the user wrote it, for the history.
+        arm: The file and the overrides but the seed, a line each: what runs that differ in the seed have in common.
+        sweep: Folder of all runs of `--multirun`.
 
     Adaptation and what comes after it see the target in place of the data set before. With
     `training.distribution: multi_worker` the chief runs all of them, the other processes the training only.
@@ -64,7 +72,10 @@ def run_services(config: Config, folder: Path, composed: Mapping[str, Any]) -> N
         return
     store = tracking.store_of(config.mlflow.uri)
     _LOGGER.info("operation_mode: %s, output folder: %s", config.operation_mode, folder)
-    with tracking.pipeline_run(store, config.general.project_name, folder.name, composed):
+    title = folder.name if sweep is None else f"{sweep.name}_{folder.name}"
+    with tracking.pipeline_run(
+        store, config.general.project_name, title, composed, {tracking.ARM: arm}, sweep
+    ):
         for name, seen, data in stages:
             model = _run_service(name, services[name], seen, data, model, run)
         tracking.log_files([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")

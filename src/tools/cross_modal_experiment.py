@@ -19,7 +19,6 @@ from typing import Any
 import numpy as np
 import yaml
 from pydantic import Field
-from scipy import stats
 
 from common.artifacts import write_json
 from common.config import ConfigError, Strict, validate
@@ -28,6 +27,7 @@ from datasets.synthetic import generate
 from src.data.readers.sysu_mm01 import sysu_mm01 as read_sysu_mm01
 from src.metrics.protocols import market1501, sysu_mm01
 from src.services._analysis import images_of, modality_numbers
+from src.tools._intervals import bootstrap, paired_t
 from src.tools._planned import put_between_markers, read_options
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
 
@@ -51,7 +51,7 @@ _SCORES = {
 """Columns of the table, each a name in `evaluation/metrics.json`. The first two are those of the protocol."""
 _OF_QUERIES = {_RANK1: "rank1_in_trials", _MAP: "average_precision_in_trials"}
 _CHANCE, _UNTRAINED = "chance", "untrained"
-_CHANCE_DRAWS, _BOOTSTRAP_DRAWS, _MAX_RANK = 5, 4000, 50
+_CHANCE_DRAWS, _MAX_RANK = 5, 50
 _NEEDED_RANK1, _MINUTES = 0.30, 120
 
 Rows = Mapping[str, Mapping[str, Sequence[float]]]
@@ -174,37 +174,6 @@ def history(run: Path) -> list[dict[str, str]]:
 def images_seen(plan: Plan, folder: Path, arm: str) -> int:
     """Images that an arm saw with the first seed, the shared start included."""
     return sum(images_an_epoch(run) * len(history(run)) for run in runs_of(plan, folder, arm, plan.seeds[0]))
-
-
-def paired_t(differences: Sequence[float] | np.ndarray) -> tuple[float, float]:
-    """95 % interval of the mean of differences, a seed each, by Student's t."""
-    values = np.asarray(differences)
-    reach = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
-    return float(values.mean() - reach), float(values.mean() + reach)
-
-
-def bootstrap(
-    differences: Sequence[np.ndarray], identities: np.ndarray, seed: int = 0
-) -> tuple[float, float]:
-    """95 % interval of a mean difference over queries, drawing seeds and identities again and again.
-
-    Args:
-        differences: Of each query (Q,), an array a seed; NaN where a query counts nowhere.
-        identities: Of the queries (Q,); all queries of one come together.
-        seed: Of the draws.
-    """
-    _, codes = np.unique(identities, return_inverse=True)
-    table = np.stack(differences)  # (S, Q)
-    known = ~np.isnan(table[0])
-    sums = np.stack([np.bincount(codes[known], row[known], codes.max() + 1) for row in table])  # (S, I)
-    counts = np.bincount(codes[known], minlength=codes.max() + 1)  # (I,)
-    random = np.random.default_rng(seed)
-    seeds, people = sums.shape
-    of_seed = random.multinomial(seeds, np.full(seeds, 1 / seeds), _BOOTSTRAP_DRAWS) / seeds
-    of_person = random.multinomial(people, np.full(people, 1 / people), _BOOTSTRAP_DRAWS)
-    means = ((of_seed @ sums) * of_person).sum(axis=1) / np.maximum(of_person @ counts, 1)
-    low, high = np.percentile(means, (2.5, 97.5))
-    return float(low), float(high)
 
 
 def _query_differences(
