@@ -21,9 +21,11 @@ def modality_semantics(
     Returns:
         A float32 scalar.
     """
-    log_probabilities = ops.log_softmax(ops.cast(logits, "float32"), axis=1)  # (N, C)
-    probabilities = ops.exp(log_probabilities)
-    own = ops.sum(probabilities * log_probabilities, axis=1)
-    crossed = ops.matmul(probabilities, ops.transpose(log_probabilities))  # (N, N)
+    logits = ops.cast(logits, "float32")
+    probabilities = ops.softmax(logits, axis=1)  # (N, C)
+    # (p - q) * (log p - log q): what a row has in common drops out, and without it less is lost to rounding.
+    scores = logits - ops.mean(logits, axis=1, keepdims=True)
+    own = ops.sum(probabilities * scores, axis=1)
+    crossed = ops.matmul(probabilities, ops.transpose(scores))  # (N, N)
     divergences = own[:, None] + own[None, :] - crossed - ops.transpose(crossed)
     return masked_mean(divergences, cross_modal_masks(labels, modalities)[0])

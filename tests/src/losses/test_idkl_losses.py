@@ -212,13 +212,12 @@ def test_nothing_to_align_is_no_loss_and_no_gradient(loss, arguments):
         np.testing.assert_allclose(gradient, np.zeros_like(gradient), atol=1e-6)
 
 
-def test_aligned_modalities_cost_nothing_wherever_they_lie():
-    """Thermal features that are the visible ones turned by one rotation have the same graph, but another across."""
+def test_between_modalities_neither_order_nor_their_names_matter():
     features = INPUTS.copy()
     features[8:] = features[:8]
     labels = np.tile(LABELS[:8], 2)
     assert float(modality_structure(features, labels, MODALITIES)) == pytest.approx(0.0, abs=1e-5)
-    assert float(modality_semantics(features, labels, MODALITIES)) > 0  # images of one identity differ
+    assert float(modality_semantics(features, labels, MODALITIES)) > 0.1  # images of one identity differ
     order = np.random.default_rng(0).permutation(16)
     for loss in (modality_structure, modality_semantics):
         one = loss(INPUTS, LABELS, MODALITIES)
@@ -243,8 +242,6 @@ def test_the_specific_branch_may_only_teach(loss):
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
 def test_finite_at_any_scale(loss, scale):
     arguments, _ = batch(3, LABELS, MODALITIES)[loss]
-    if loss is purification and scale > 1:
-        pytest.skip("exp(entropy) is bounded by the classes; the scale of logits changes nothing more")
     scaled = [np.float32(scale) * a if a.dtype.kind == "f" else a for a in arguments]
     value, gradients = value_and_gradients(loss, scaled)
     assert np.isfinite(value) and all(np.all(np.isfinite(gradient)) for gradient in gradients)

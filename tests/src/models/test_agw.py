@@ -259,7 +259,7 @@ def test_every_backbone_has_its_places(backbone):
     single = MODELS.get(backbone)(SHAPE)
     places = PLACES[backbone]
     names = {layer.name for layer in single.layers}
-    assert {places.stem_end, places.pool, *places.non_local, *places.changes} <= names
+    assert {places.stem_end, places.split, places.pool, *places.non_local, *places.changes} <= names
     strides = [SHAPE[0] // single.get_layer(name).output.shape[1] for name in places.non_local]
     assert set(strides) <= {8, 16} and strides == sorted(strides)
 

@@ -24,7 +24,7 @@ DIMENSIONS = {
     "mobilenetv2_a140": 1792,
     **dict.fromkeys(["resnet50v2", "resnet50", "resnet101", "resnet50_ibn_a"], 2048),
 }
-TWO_INPUTS = {"agw"}  # see test_agw.py
+WITH_THEIR_OWN_TESTS = {"agw", "idkl"}  # two inputs, and a branch for training only
 SMALLEST = ["custom_model", "plain_cnn", "mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025", "resnet50v2"]
 SHAPE = (64, 32, 3)
 # Weights whose gradient vanishes by construction: a batch norm follows this bias and removes it.
@@ -45,7 +45,7 @@ def with_lively_statistics(model):
 
 
 def test_every_model_is_listed():
-    assert set(MODELS) == set(DIMENSIONS) | TWO_INPUTS
+    assert set(MODELS) == set(DIMENSIONS) | WITH_THEIR_OWN_TESTS
 
 
 @pytest.mark.parametrize(
