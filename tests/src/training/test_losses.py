@@ -154,7 +154,7 @@ def test_validation_leaves_the_centers_alone():
         ([{"name": "triplet", "labels": 1}], "loss 'triplet' has no argument 'labels'"),
         ([{"name": "triplet"}] * 2, "losses has triplet more than once"),
         ([{"name": "cross_entropy", "on": "features"}], "acts on: logits or specific_logits, received features"),
-        ([{"name": "triplet", "on": ["logits"]}], "features or embedding or specific_features or specific_embedding, received logits"),
+        ([{"name": "triplet", "on": ["logits"]}], "or specific_features or specific_embedding, received logits"),
         ([{"name": "branch_structure", "on": "specific_features"}], "acts on: features, received specific_features"),
         ([{"name": "modality_confusion", "on": "features"}], "what its arguments name, without `on`, received"),
         ([{"name": "center_loss", "on": "embedding"}], "acts on: features, received embedding"),
