@@ -1,6 +1,9 @@
 """Phase 1 on visible images, AGW from it on both modalities, and its evaluation: from the recipes, at a tiny size."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -117,3 +120,80 @@ def test_one_stem_is_trained_on_both_modalities(start, phase1):
     folder, printed = start("phase2_single_stem", "training.batch_size=16", "training.frozen_layers=(0:2)")
     assert "96 images of 8 identities" in printed
     assert metrics(folder)
+
+
+IDKL = ("training.batch_size=16", "training.loss_weighting=uncertainty", "model.arguments.attention_heads=4")
+
+
+@pytest.fixture(scope="module")
+def idkl(start, phase1):
+    return start("idkl", *IDKL, "training.epochs=2")
+
+
+def test_idkl_starts_both_branches_from_it_and_leaves_one_behind(idkl):
+    folder, printed = idkl
+    assert "training idkl on" in printed and "new: " in printed
+    logged = set((folder / "logs/metrics/train_metrics.csv").read_text().splitlines()[0].split(","))
+    assert {
+        "modality_structure_loss",
+        "branch_semantics_loss",
+        "purification_loss",
+        "modality_confusion_loss",
+    } <= logged
+    model = keras.saving.load_model(folder / "saved_models/best_model.keras", compile=False)
+    plain = keras.saving.load_model(
+        folder.parent / "phase1_synthetic/saved_models/best_model.keras", compile=False
+    )
+    # The layers of phase 1 with another pooling, which has no weight.
+    assert [layer.name for layer in model.layers] == [layer.name for layer in plain.layers]
+    assert model.count_params() == plain.count_params()
+    assert any(name.startswith("float32/keras") for name in metrics(folder))
+
+
+def test_a_resumed_idkl_with_learned_weights_is_the_same_bit_for_bit(start, idkl):
+    before, _ = start("idkl", *IDKL, name="idkl_first_half")
+    after, printed = start(
+        "idkl",
+        f"model.model_path={before}/saved_models/last_augmented_model.keras",
+        "training.resume_training=True",
+        *IDKL,
+        "training.epochs=2",
+        name="idkl_second_half",
+    )
+    assert "resuming in epoch 2 of 2" in printed
+    for whole, halves in zip(weights(idkl[0]), weights(after), strict=True):
+        np.testing.assert_array_equal(whole, halves)
+
+
+def test_p_and_k_may_be_stated_and_known_people_validate(start, phase1):
+    sizes = (
+        "~training.batch_size",
+        "~training.images_per_identity",
+        "training.p_size=4",
+        "training.k_size=2",
+    )
+    folder, printed = start("idkl", *sizes, "dataset.arguments={train_val: True}", name="idkl_p_k")
+    logged = (folder / "logs/metrics/train_metrics.csv").read_text().splitlines()[0]
+    assert {"val_accuracy", "val_modality_classification_loss"} <= set(logged.split(","))
+    assert "of the same identities" in printed
+
+
+def test_runs_of_a_sweep_are_compared(folder, start, program, phase1, tmp_path):
+    data = folder / "data"
+    result = program(
+        "--config-name", "vireid/phase1_synthetic.yaml", "--multirun",
+        f"dataset.root_path={data}", *SMALL, "model.input_shape=[64,32,3]", "training.batch_size=16",
+        f"mlflow.uri={tmp_path}/mlruns", "general.project_name=sweep", f"hydra.sweep.dir={tmp_path}/sweep",
+        "general.global_seed=0,1", "training.losses.0.label_smoothing=0.1,0.3",
+        MODELS_DIR=str(folder),
+    )  # fmt: skip
+    assert result.returncode == 0, result.stderr[-3000:]
+    assert all((tmp_path / f"sweep/{number}/saved_models/best_model.keras").is_file() for number in range(4))
+    report = subprocess.run(
+        [sys.executable, "-m", "src.tools.report", "--experiment", "sweep", "--uri", f"{tmp_path}/mlruns", "--output", tmp_path],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert report.returncode == 0, report.stderr
+    assert "| training.losses.0.label_smoothing=0.1 | 0, 1 |" in report.stdout
+    assert "| training.losses.0.label_smoothing=0.3 | 0, 1 |" in report.stdout
+    assert (tmp_path / "report.html").is_file()
