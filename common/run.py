@@ -57,10 +57,14 @@ def require_free_space(folder: Path, needed: int, purpose: str) -> None:
 
 
 def seed_everything(seed: int, deterministic_ops: bool) -> None:
-    """Seed Python, NumPy and TensorFlow; optionally allow deterministic operations only."""
+    """Seed Python, NumPy and TensorFlow; optionally allow deterministic operations only.
+
+    What an earlier run of the same process has left in Keras is dropped, so that the order of runs changes nothing.
+    """
     import keras
     import tensorflow as tf
 
+    keras.backend.clear_session()
     random.seed(seed)
     keras.utils.set_random_seed(seed)
     if deterministic_ops:

@@ -504,6 +504,11 @@ def _by_name(value: Any) -> Any:
     return [{"name": name, **(arguments or {})} for name, arguments in value.items()]
 
 
+def _or_by_name(schema: dict[str, Any]) -> None:
+    """Add that spelling to the JSON schema of the terms."""
+    schema["anyOf"].insert(1, {"type": "object"})
+
+
 class Training(Strict):
     """Training of an embedding with identity classification and, if wanted, a metric loss."""
 
@@ -527,7 +532,9 @@ class Training(Strict):
     """Label smoothing of the softmax cross-entropy."""
     triplet_loss: TripletLoss | None = None
     """Adds a triplet loss to the cross-entropy; absent means cross-entropy alone."""
-    losses: Annotated[list[Loss], Field(min_length=1), BeforeValidator(_by_name)] | None = None
+    losses: Annotated[list[Loss], Field(min_length=1), BeforeValidator(_by_name)] | None = Field(
+        default=None, json_schema_extra=_or_by_name
+    )
     """All terms in place of the two keys above: `{name: {weight, on, schedule, ...arguments}}`, or a list of them."""
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
     """`uncertainty` learns a factor on the weight of each term (Kendall et al., 2018)."""

@@ -189,6 +189,12 @@ def test_runs_of_a_sweep_are_compared(folder, start, program, phase1, tmp_path):
     )  # fmt: skip
     assert result.returncode == 0, result.stderr[-3000:]
     assert all((tmp_path / f"sweep/{number}/saved_models/best_model.keras").is_file() for number in range(4))
+    alone, _ = start(
+        "phase1", "model.input_shape=[64,32,3]", "training.batch_size=16", "general.global_seed=1",
+        "training.losses.0.label_smoothing=0.3", name="alone",
+    )  # fmt: skip
+    for one, last_of_sweep in zip(weights(alone), weights(tmp_path / "sweep/3"), strict=True):
+        np.testing.assert_array_equal(one, last_of_sweep)
     report = subprocess.run(
         [sys.executable, "-m", "src.tools.report", "--experiment", "sweep", "--uri", f"{tmp_path}/mlruns", "--output", tmp_path],
         capture_output=True, text=True, check=False, cwd=Path(__file__).parents[2],

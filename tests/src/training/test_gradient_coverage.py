@@ -95,7 +95,7 @@ def unexplained(paths):
     return {path for path in paths if not path.endswith(tuple(WITHOUT_GRADIENT))}
 
 
-@pytest.mark.parametrize(("name", "arguments", "section"), recipes())
+@pytest.mark.parametrize(("name", "arguments", "section"), list(recipes()))
 def test_a_recipe_trains_all_of_its_network(name, arguments, section):
     if name.startswith("resnet"):
         name = "plain_cnn"
