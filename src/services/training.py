@@ -54,9 +54,8 @@ _VALIDATION_BATCH = 64
 # Best and last checkpoint and one being written, each with two slots of the optimizer a weight; best model, its copy.
 _CHECKPOINT_COPIES = 3 * 3 + 2
 _FIXED_BY_CHECKPOINT = (
-    *("optimizer", "dropout", "frozen_layers", "bnneck", "mixed_precision"),
-    *("loss_weighting",),
-)
+    "optimizer", "dropout", "frozen_layers", "bnneck", "mixed_precision", "loss_weighting",
+)  # fmt: skip
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
