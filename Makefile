@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal experiments-adaptation
+.PHONY: demo test lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal experiments-adaptation experiments-distillation
 
 demo: $(VENV)/.product
 	$(BIN)/python stm32ai_main.py --config-name chain_tqeb_config.yaml
@@ -26,6 +26,9 @@ experiments-cross-modal: $(VENV)/.product
 
 experiments-adaptation: $(VENV)/.product
 	$(BIN)/python -m src.tools.adaptation_experiment
+
+experiments-distillation: $(VENV)/.product
+	$(BIN)/python -m src.tools.distillation_experiment
 
 experiments-quantization: $(VENV)/.product
 	$(BIN)/python -m src.tools.quantization_experiment

@@ -115,9 +115,12 @@ def _sweep_run(sweep: Path, experiment_id: str) -> str:
 
 @contextmanager
 def stage_run(name: str) -> Iterator[None]:
-    """A nested MLflow run for one service of the chain."""
+    """A nested MLflow run for a service of the chain or a stage of it; nothing where there is no run."""
     import mlflow
 
+    if mlflow.active_run() is None:
+        yield
+        return
     with mlflow.start_run(run_name=name, nested=True):
         yield
 

@@ -21,6 +21,7 @@ _FREE_BYTES = 1_000_000_000
 
 SERVICES = {
     "training": "src.services.training",
+    "distillation": "src.services.distillation",
     "adaptation": "src.services.adaptation",
     "quantization": "src.services.quantization",
     "evaluation": "src.services.evaluation",
@@ -101,30 +102,20 @@ def _starting_model(config: Config) -> Model | None:
         return None
     if not path.is_file():
         raise ConfigError(f"model.model_path: there is no file {path}")
-    from common.runtime.keras_file import image_inputs
-    from common.runtime.open_model import open_model
+    from common.runtime.model_of_file import model_of_file
     from src.models._build import import_custom_model_file
     from src.training.checkpoint import is_checkpoint
 
     import_custom_model_file(config.model.custom_model_file)
-    if "training" in config.services and config.training is not None and config.training.resume_training:
+    resuming = {"training": config.training, "distillation": config.distillation}
+    if (section := resuming.get(config.services[0])) is not None and section.resume_training:
         return _checkpointed_model(path)
     if is_checkpoint(path):
         raise ConfigError(
             f"model.model_path: {path} is a checkpoint with the training head in it. Give the best_model.keras beside "
-            "it, or set training.resume_training: True to go on with that training"
+            "it, or set resume_training: True to go on with that training or distillation"
         )
-    model = Model.load(path)
-    if model is None:
-        _LOGGER.warning("%s has no manifest: its preprocessing is taken from the configuration", path)
-        input_name = next(iter(image_inputs(path)), "")
-        with open_model(path, input_name=input_name) as runtime:
-            model = Model(
-                files={path.suffix[1:]: path},
-                precision=runtime.precision,
-                input_shape=runtime.input_shape,
-                embedding_dim=runtime.embedding_dim,
-            )
+    model = model_of_file(path)
     if "input_shape" in config.model.model_fields_set and config.model.input_shape != model.input_shape:
         raise ConfigError(
             f"model.input_shape is {config.model.input_shape}, but the input of {path} is {model.input_shape}: "

@@ -7,6 +7,7 @@ live in their signatures.
 import re
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -41,6 +42,7 @@ from src.registries import (
 
 SERVICE_OF_LETTER = {
     "t": "training",
+    "k": "distillation",
     "a": "adaptation",
     "q": "quantization",
     "e": "evaluation",
@@ -50,6 +52,7 @@ SERVICE_OF_LETTER = {
 }
 MODEL_SUFFIXES = {
     "training": (".keras",),
+    "distillation": (".keras",),
     "adaptation": (".keras",),
     "quantization": (".keras",),
     "evaluation": (".keras", ".tflite", ".onnx"),
@@ -96,18 +99,20 @@ def _nonsense(letters: str) -> str | None:
         return f"there is no service '{unknown[0]}', only {_letters()}"
     if len(letters) == 1:
         return f"a single service is written operation_mode: {SERVICE_OF_LETTER[letters]}"
-    for letter in "taqpbd":
+    for letter in "tkaqpbd":
         if letters.count(letter) > 1:
             return f"{SERVICE_OF_LETTER[letter]} appears more than once"
     if "t" in letters[1:]:
         return "training starts a model, so it comes first"
+    if "k" in letters and set("aqpbd") & set(letters[: letters.index("k")]):
+        return "distillation makes a float model, so it comes before all but training and evaluation"
     if "a" in letters[letters.find("q") :] and "q" in letters:
         return "quantization takes the weights that adaptation changes, so it comes after it"
     if "d" in letters[:-1]:
         return "deployment packages the final model, so it comes last"
     if "b" in letters.removesuffix("d")[:-1]:
         return "benchmarking measures the final model, so it comes last, or just before deployment"
-    if letters[0] in "ta" and "d" in letters and "q" not in letters:
+    if set("tka") & set(letters) and "d" in letters and "q" not in letters:
         return "deployment packages an INT8 model, so quantization comes before it"
     if "ee" in letters:
         return "evaluation twice in a row measures the same model twice"
@@ -350,8 +355,12 @@ OF_TRAINING_BRANCH = (
     *("map_logits", "normed_features", "modality_logits", "confusion_logits"),
 )
 """Outputs of a network that has a branch for training only: `idkl`."""
-GIVEN_TO_LOSSES = ("features", "logits", "labels", "modalities", "centers", *OF_TRAINING_BRANCH)
-"""Arguments of a loss that come from the network and the batch."""
+OF_TEACHER = ("teacher_embedding", "teacher_logits")
+GIVEN_TO_LOSSES = (
+    *("features", "logits", "labels", "modalities", "centers"),
+    *(*OF_TRAINING_BRANCH, "projected", *OF_TEACHER),
+)
+"""Arguments of a loss that come from the network, the batch and, in distillation, the teacher."""
 _SEEN = {
     "features": ("features", "embedding", "specific_features", "specific_embedding"),
     "logits": ("logits", "specific_logits"),
@@ -423,7 +432,12 @@ class Loss(Strict):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The outputs of the network that it sees as that argument, one after the other."""
+        """The outputs of the network that it sees as that argument, one after the other.
+
+        A teacher's embedding is compared with the student's.
+        """
+        if self.on is None and self.argument == "features" and self.needs_teacher:
+            return ("embedding",)
         if self.on is None:
             return (self.argument,) if self.argument else ()
         return tuple(self.on) if isinstance(self.on, list) else (self.on,)
@@ -432,6 +446,48 @@ class Loss(Strict):
     def of_training_branch(self) -> tuple[str, ...]:
         """The outputs of a branch for training only that it needs."""
         return tuple(name for name in OF_TRAINING_BRANCH if self.takes(name) or name in self.outputs)
+
+    @property
+    def needs_modalities(self) -> bool:
+        """Whether its function cannot do without images of two modalities."""
+        return self.takes("modalities") and LOSSES.find(self.name).parameters["modalities"] is None
+
+    @property
+    def needs_teacher(self) -> bool:
+        """Whether its function compares with a teacher."""
+        return any(self.takes(argument) for argument in OF_TEACHER)
+
+
+def _by_name(value: Any) -> Any:
+    """Read terms of the loss that are written by name, so that an override can reach one of them."""
+    if not isinstance(value, Mapping):
+        return value
+    return [{"name": name, **(arguments or {})} for name, arguments in value.items()]
+
+
+def _or_by_name(schema: dict[str, Any]) -> None:
+    """Add that spelling to the JSON schema of the terms."""
+    schema["anyOf"].insert(1, {"type": "object"})
+
+
+def _check_terms(losses: list[Loss]) -> list[Loss]:
+    if not any(loss.weight for loss in losses):
+        raise ValueError("losses has weights of 0 only: there is nothing to learn from")
+    names = [loss.name for loss in losses]
+    if repeated := sorted({name for name in names if names.count(name) > 1}):
+        raise ValueError(f"losses has {', '.join(repeated)} more than once")
+    return losses
+
+
+Losses = Annotated[list[Loss], Field(min_length=1), BeforeValidator(_by_name), AfterValidator(_check_terms)]
+
+
+def _check_p_by_k(batch_size: int, images_per_identity: int) -> None:
+    if batch_size % images_per_identity:
+        raise ValueError(
+            f"batch_size must be a multiple of images_per_identity (P x K), received "
+            f"{batch_size} and {images_per_identity}"
+        )
 
 
 def _checked(check: Any) -> AfterValidator:
@@ -497,18 +553,6 @@ LayerIndices = Annotated[
 ]
 
 
-def _by_name(value: Any) -> Any:
-    """Read terms of the loss that are written by name, so that an override can reach one of them."""
-    if not isinstance(value, Mapping):
-        return value
-    return [{"name": name, **(arguments or {})} for name, arguments in value.items()]
-
-
-def _or_by_name(schema: dict[str, Any]) -> None:
-    """Add that spelling to the JSON schema of the terms."""
-    schema["anyOf"].insert(1, {"type": "object"})
-
-
 class Training(Strict):
     """Training of an embedding with identity classification and, if wanted, a metric loss."""
 
@@ -532,9 +576,7 @@ class Training(Strict):
     """Label smoothing of the softmax cross-entropy."""
     triplet_loss: TripletLoss | None = None
     """Adds a triplet loss to the cross-entropy; absent means cross-entropy alone."""
-    losses: Annotated[list[Loss], Field(min_length=1), BeforeValidator(_by_name)] | None = Field(
-        default=None, json_schema_extra=_or_by_name
-    )
+    losses: Losses | None = Field(default=None, json_schema_extra=_or_by_name)
     """All terms in place of the two keys above: `{name: {weight, on, schedule, ...arguments}}`, or a list of them."""
     loss_weighting: Literal["fixed", "uncertainty"] = "fixed"
     """`uncertainty` learns a factor on the weight of each term (Kendall et al., 2018)."""
@@ -559,11 +601,7 @@ class Training(Strict):
 
     @model_validator(mode="after")
     def _batch_is_p_by_k(self) -> "Training":
-        if self.batch_size % self.images_per_identity:
-            raise ValueError(
-                f"batch_size must be a multiple of images_per_identity (P x K), received "
-                f"{self.batch_size} and {self.images_per_identity}"
-            )
+        _check_p_by_k(self.batch_size, self.images_per_identity)
         if self.triplet_loss is not None and (
             self.images_per_identity < 2 or self.batch_size == self.images_per_identity
         ):
@@ -592,11 +630,6 @@ class Training(Strict):
                 f"losses states every term, and {' and '.join(twice)} stands beside it: write them as terms, such as "
                 "{name: cross_entropy, label_smoothing: 0.1} and {name: triplet, margin: 0.3}"
             )
-        if not any(loss.weight for loss in self.losses):
-            raise ValueError("losses has weights of 0 only: there is nothing to learn from")
-        names = [loss.name for loss in self.losses]
-        if repeated := sorted({name for name in names if names.count(name) > 1}):
-            raise ValueError(f"losses has {', '.join(repeated)} more than once")
         return self
 
     @property
@@ -609,6 +642,116 @@ class Training(Strict):
             arguments = self.triplet_loss.model_dump(exclude={"weight"})
             terms.append(Loss(name="triplet", weight=self.triplet_loss.weight, arguments=arguments))
         return terms
+
+
+class Stage(Strict):
+    """A part of a distillation with losses of its own; it starts from the best epoch before it."""
+
+    epochs: PositiveInt
+    """Number of epochs."""
+    losses: Losses
+    """All terms of the loss, as `training.losses`, with those that compare with the teacher."""
+    optimizer: Optimizer
+    """Any Keras optimizer."""
+    callbacks: Callbacks = {}
+    """Keras callbacks and at most one learning-rate schedule; epochs are those of the stage."""
+    steps_per_epoch: PositiveInt | None = None
+    """Batches in an epoch; enough to see every image about once where it is not set."""
+    easiest_share: Share = 1.0
+    """Share of each person's images to train on: those that the teacher tells best from other people."""
+
+
+def _two_stages(by_modality: bool) -> list[Stage]:
+    """Easy pairs, then hard ones."""
+
+    def stage(rate: float, *losses: dict[str, Any]) -> Stage:
+        decay = {"initial_lr": rate, "hold_steps": 0, "decay_steps": 39, "end_lr": rate / 100}
+        raw = {
+            "epochs": 40,
+            "losses": [{"name": "cross_entropy"}, *losses],
+            "optimizer": {"AdamW": {"learning_rate": rate, "weight_decay": 0.0005}},
+            "callbacks": {"LRCosineDecay": decay},
+        }
+        return Stage.model_validate(raw)
+
+    relational = {"name": "relational_distillation", "weight": 0.4}
+    across = [{"name": "cosine_alignment", "weight": 0.2}] if by_modality else []
+    return [
+        stage(0.00035, {"name": "logit_distillation", "weight": 0.4}, relational, *across),
+        stage(0.000175, {"name": "focal_ranking", "weight": 0.6}, relational),
+    ]
+
+
+def _one_or_several(value: Any) -> Any:
+    return [value] if isinstance(value, str | Path) else value
+
+
+class Distillation(Strict):
+    """Training of a student from a teacher, in stages."""
+
+    teacher: Annotated[
+        list[FilePath],
+        BeforeValidator(_one_or_several),
+        WithJsonSchema({"anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}]}),
+    ] = []
+    """The teacher's `best_model.keras`, or several, which teach the mean of their cosines; else the trained model."""
+    student: ModelSection | None = None
+    """The student of a chain whose training makes the teacher; else the section `model` is the student."""
+    cache_teacher: bool = False
+    """The teacher embeds every training image once, not augmented, in place of seeing what the student sees."""
+    teacher_momentum: Fraction | None = None
+    """The teacher is the moving average of the student's weights, with this momentum a step, such as 0.999."""
+    batch_size: PositiveInt
+    """As `training.batch_size`."""
+    images_per_identity: PositiveInt = 4
+    """As `training.images_per_identity`."""
+    bnneck: bool = False
+    """As `training.bnneck`, of the student."""
+    sampler: Literal["identities", "cross_modal"] | None = None
+    """As `training.sampler`."""
+    mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
+    """16-bit computation of the student; the saved model is float32."""
+    resume_training: bool = False
+    """Go on with an interrupted distillation: model.model_path is its `last_augmented_model.keras`."""
+    stages: Annotated[list[Stage], Field(min_length=1)] | None = None
+    """`[{epochs, losses, optimizer, callbacks, steps_per_epoch, easiest_share}]`; see docs/README_DISTILLATION.md."""
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> "Distillation":
+        _check_p_by_k(self.batch_size, self.images_per_identity)
+        stages = self.stages_of(by_modality=True)
+        if self.teacher_momentum is not None:
+            if self.teacher:
+                raise ValueError(
+                    "teacher_momentum makes the student's moving average the teacher, and teacher stands beside it: "
+                    "state one of them"
+                )
+            if self.cache_teacher or any(stage.easiest_share < 1 for stage in stages):
+                raise ValueError(
+                    "cache_teacher and easiest_share need a teacher that is there before the student, but with "
+                    "teacher_momentum it follows it: leave them out"
+                )
+        if not any(loss.needs_teacher and loss.weight for stage in stages for loss in stage.losses):
+            raise ValueError(
+                "no loss of stages compares with the teacher: expected one of "
+                f"{', '.join(name for name in LOSSES if Loss(name=name).needs_teacher)}, or operation_mode: training"
+            )
+        return self
+
+    def stages_of(self, by_modality: bool) -> list[Stage]:
+        """The stages, by default two; alignment needs batches of both modalities."""
+        return self.stages or _two_stages(by_modality)
+
+    def training_of(self, stage: Stage, resumes: bool = False) -> Training:
+        """A stage as the training that it is."""
+        own = {"batch_size", "images_per_identity", "bnneck", "sampler", "mixed_precision"}
+        return Training.model_validate(
+            {
+                **self.model_dump(mode="json", include=own),
+                **stage.model_dump(mode="json", exclude={"easiest_share"}),
+                "resume_training": resumes,
+            }
+        )
 
 
 Clustering = Annotated[Component, _checked(partial(CLUSTERING.check, given=("distances", "images")))]
@@ -967,6 +1110,7 @@ class Config(Strict):
                 "examples": [
                     *SERVICE_OF_LETTER.values(),
                     "chain_tqeb",
+                    "chain_tkqeb",
                     "chain_taqeb",
                     "chain_tqe",
                     "chain_tqep",
@@ -978,7 +1122,7 @@ class Config(Strict):
             }
         ),
     ]
-    """A service, or a chain of services by their letters: t training, a adaptation, q quantization, e evaluation, p
+    """A service, or a chain of services by their letters: t training, k distillation, a adaptation, q quantization, e
     prediction, b benchmarking, d deployment."""
     general: General = General()
     """The project and the conditions of the run."""
@@ -998,6 +1142,8 @@ class Config(Strict):
     """The visible images of a batch come a second time, with these, such as `random_channel_exchange`."""
     training: Training | None = None
     """Needed by training."""
+    distillation: Distillation | None = None
+    """Needed by distillation."""
     adaptation: Adaptation | None = None
     """Needed by adaptation."""
     quantization: Quantization | None = None
@@ -1032,10 +1178,10 @@ class Config(Strict):
     def services(self) -> tuple[str, ...]:
         """The services that this run executes, in order.
 
-        `training` and `adaptation` end with a test where there is a test set.
+        `training`, `distillation` and `adaptation` end with a test where there is a test set.
         """
         services = services_of(self.operation_mode)
-        makes_model = services in (("training",), ("adaptation",))
+        makes_model = services in (("training",), ("distillation",), ("adaptation",))
         has_test_set = (
             self.of_target.dataset.has_test_set if "adaptation" in services else self.dataset.has_test_set
         )
@@ -1052,7 +1198,7 @@ class Config(Strict):
         services = self.services
         mistakes = [
             f"operation_mode '{self.operation_mode}' needs the section '{service}'"
-            for service in ("training", "adaptation", "quantization")
+            for service in ("training", "distillation", "adaptation", "quantization")
             if service in services and getattr(self, service) is None
         ]
         if self.training is not None and self.training.resume_training and self.model.model_path is None:
@@ -1063,10 +1209,11 @@ class Config(Strict):
                 f"operation_mode '{self.operation_mode}' goes on with single images: the first of "
                 f"quantization.batch_sizes must be 1, received {batches}"
             )
-        if services[0] not in ("training", "adaptation") and self.model.model_path is None:
+        if services[0] not in ("training", "distillation", "adaptation") and self.model.model_path is None:
             mistakes.append(
                 f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model"
             )
+        mistakes += self._wrong_teacher(services)
         mistakes += self._missing_branch() + self._wrong_model_file(services[0])
         before, after = self.split_services
         mistakes += self._missing_paths(before, "dataset")
@@ -1079,13 +1226,70 @@ class Config(Strict):
         return self
 
     def _missing_branch(self) -> list[str]:
-        if self.training is None or self.training.resume_training or self.model.model_name == "idkl":
-            return []
+        terms: list[Loss] = []
+        if self.training is not None and not self.training.resume_training:
+            terms += self.training.terms if self.model.model_name != "idkl" else []
+        section = self.distillation
+        if section is not None and not section.resume_training:
+            student = section.student or self.model
+            stages = section.stages_of(by_modality=True) if student.model_name != "idkl" else []
+            terms += [loss for stage in stages for loss in stage.losses]
         return [
             f"loss '{term.name}' sees {', '.join(term.of_training_branch)}, which only model_name: idkl has"
-            for term in self.training.terms
+            for term in terms
             if term.of_training_branch
         ]
+
+    @property
+    def made_network(self) -> tuple[ModelSection, bool]:
+        """The network that the run makes, the last of several, and whether it is given a BNNeck."""
+        if "distillation" in self.services and self.distillation is not None:
+            return self.distillation.student or self.model, self.distillation.bnneck
+        return self.model, self.training is not None and self.training.bnneck
+
+    def _wrong_teacher(self, services: tuple[str, ...]) -> list[str]:
+        """What is wrong with who teaches whom."""
+        if self.training is not None:
+            strangers = [loss.name for loss in self.training.terms if loss.needs_teacher]
+            if strangers and "training" in services:
+                return [
+                    f"training.losses has {', '.join(strangers)}, which compares with a teacher: that is for "
+                    "distillation.stages"
+                ]
+        section = self.distillation
+        if "distillation" not in services or section is None:
+            return []
+        mode, has_teacher = f"operation_mode '{self.operation_mode}'", bool(section.teacher)
+        mistakes = [
+            f"distillation.teacher takes .keras files, such as a best_model.keras, received {path}"
+            for path in section.teacher
+            if path.suffix != ".keras"
+        ]
+        if "training" not in services:
+            if not has_teacher and section.teacher_momentum is None:
+                mistakes.append(f"{mode} needs distillation.teacher: it does not train one")
+            if section.student is not None:
+                mistakes.append(
+                    f"{mode} has its student in the section model; distillation.student is for chains whose training "
+                    "makes the teacher"
+                )
+        elif has_teacher or section.teacher_momentum is not None:
+            if section.student is not None:
+                mistakes.append(
+                    f"{mode}: with a teacher of its own and distillation.student, what is trained is neither teacher "
+                    "nor student: leave one of them out"
+                )
+        elif section.student is None:
+            mistakes.append(
+                f"{mode} needs distillation.student, the trained model being the teacher; or distillation.teacher, the "
+                "trained model being the student"
+            )
+        if section.resume_training and (services[0] != "distillation" or self.model.model_path is None):
+            mistakes.append(
+                "distillation.resume_training needs model.model_path, a last_augmented_model.keras, and an "
+                "operation_mode that begins with distillation"
+            )
+        return mistakes
 
     def _wrong_model_file(self, first: str) -> list[str]:
         path = self.model.model_path
@@ -1128,7 +1332,7 @@ class Config(Strict):
                 else []
             )
         missing = []
-        if {"training", "adaptation"} & set(services) and dataset.training_path is None:
+        if {"training", "distillation", "adaptation"} & set(services) and dataset.training_path is None:
             missing.append(f"{section}.training_path")
         if "quantization" in services and dataset.quantization_path is None and dataset.training_path is None:
             missing.append(f"{section}.quantization_path")

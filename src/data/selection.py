@@ -156,7 +156,7 @@ def _no_layout(folder: Path) -> list[Sample]:
 
 def _needed(config: Config, services: Sequence[str]) -> list[str]:
     purposes = []
-    if "training" in services:
+    if _trains(services):
         purposes += ["training", "validation"]
     if "adaptation" in services:
         purposes += ["target"]
@@ -166,7 +166,7 @@ def _needed(config: Config, services: Sequence[str]) -> list[str]:
             purposes += ["training", "validation"]
         if config.quantization is not None and config.quantization.compare:
             purposes += ["query", "gallery"]
-    if {"evaluation", "benchmarking"} & set(services) or "training" in services:
+    if {"evaluation", "benchmarking"} & set(services) or _trains(services):
         purposes += ["query", "gallery"]
     if "evaluation" in services:
         purposes += ["validation"]
@@ -174,6 +174,10 @@ def _needed(config: Config, services: Sequence[str]) -> list[str]:
         own = config.dataset.prediction_query_path is not None
         purposes += _PREDICTION if own else ["query", "gallery"]
     return list(dict.fromkeys(purposes))
+
+
+def _trains(services: Sequence[str]) -> bool:
+    return bool({"training", "distillation"} & set(services))
 
 
 def _validates_int8(config: Config, services: Sequence[str]) -> bool:
@@ -196,7 +200,7 @@ def _divide(config: Config, samples: dict[str, list[Sample]], services: Sequence
     dataset = config.dataset
     everything = people(samples.get("training", []))
     training, validation = everything, people(samples.get("validation", []))
-    if not validation and ("training" in services or (everything and _validates_int8(config, services))):
+    if not validation and (_trains(services) or (everything and _validates_int8(config, services))):
         split = {"image": split_by_image, "identity": split_by_identity}[dataset.validation_split_by]
         training, validation = split(everything, dataset.validation_split, dataset.seed)
     training, validation = _of_modalities(config, training), _of_modalities(config, validation)

@@ -15,6 +15,7 @@ def reid_network(
     dropout: float = 0.0,
     centers: bool = False,
     log_variances: int = 0,
+    projection: int | None = None,
 ) -> keras.Model:
     """Put the training head on a backbone.
 
@@ -35,6 +36,9 @@ def reid_network(
         dropout: Rate in [0, 1) of the dropout before the classifier; the embedding is never dropped.
         centers: Whether a layer `centers` holds a center of each identity among the features, for `center_loss`.
         log_variances: Losses whose weights are learned; a layer `log_variances` then holds a number for each.
+        projection: Length T of a further output `projected` (N, T), the embedding in a teacher's dimensions, for
+            `feature_distillation`; 0 takes the embedding's own. It starts as the embedding itself where the lengths are
+            equal, else as a rotation of it.
     """
     if has_two_stems(backbone) and isinstance(backbone.output, dict):
         backbone = joined(backbone)
@@ -58,7 +62,16 @@ def reid_network(
     if log_variances:
         features = LogVariances(log_variances, name="log_variances")(features)
     outputs = {"features": features, "embedding": embedding, "logits": logits, **further}
+    if projection is not None:
+        outputs["projected"] = _projection(embedding, projection)
     return keras.Model(backbone.input, outputs, name=backbone.name)
+
+
+def _projection(embedding: keras.KerasTensor, length: int) -> keras.KerasTensor:
+    initializers, own = keras.initializers, embedding.shape[-1]
+    start = initializers.Identity() if length in (0, own) else initializers.Orthogonal()
+    layer = keras.layers.Dense(length or own, use_bias=False, kernel_initializer=start, name="projection")
+    return layer(embedding)
 
 
 def _classifier(num_identities: int, has_neck: bool, name: str) -> keras.layers.Dense:

@@ -64,8 +64,8 @@ def _check_float_layers(config: Config, model: Model | None) -> None:
     if model is not None:
         network = _load(model)
     else:
-        assert config.training is not None  # it makes the model
-        network = reid_network(build_backbone(config.model), num_identities=2, bnneck=config.training.bnneck)
+        section, bnneck = config.made_network
+        network = reid_network(build_backbone(section), num_identities=2, bnneck=bnneck)
     try:
         float_layers_of(network, config.quantization.qat.float_layers)
     except ValueError as error:

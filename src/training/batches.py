@@ -153,7 +153,7 @@ def _check_one_modality(config: Config) -> None:
     """Refuse what only batches of two modalities can have."""
     assert config.training is not None
     asked = [key for key in _OF_MODALITIES if getattr(config, key)]
-    asked += [f"loss '{term.name}'" for term in config.training.terms if term.takes("modalities")]
+    asked += [f"loss '{term.name}'" for term in config.training.terms if term.needs_modalities]
     if asked:
         raise ConfigError(
             f"{' and '.join(asked)} needs batches of visible and thermal images: set training.sampler: cross_modal, "

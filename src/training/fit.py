@@ -46,7 +46,7 @@ class _Epoch:
 
 
 def fit(
-    step: Callable[[Any, Any], Mapping[str, Any]],
+    step: Callable[..., Mapping[str, Any]],
     batches: Iterable[Mapping[str, Any]],
     epochs: int,
     steps_per_epoch: int,
@@ -58,13 +58,14 @@ def fit(
     folder: Path,
     seed: int = 0,
     any_worker: Callable[[bool], bool] = bool,
+    takes: Sequence[str] = ("images", "labels"),
 ) -> Progress:
     """Train for a number of epochs, from the beginning or from where a checkpoint stands.
 
     SIGINT and SIGTERM save a checkpoint after the batch that is under way and end the program with the usual code.
 
     Args:
-        step: Updates the network on (images, labels) and returns scalars, among them `loss`.
+        step: Updates the network on a batch and returns scalars, among them `loss`.
         batches: Stream of `{"images", "labels", "index"}` from the first batch that is not done; `index` is of the
             whole batch, also where this process has a part of its images.
         epochs: Number of epochs in all.
@@ -77,6 +78,7 @@ def fit(
         folder: Where that report goes.
         seed: Seed of dropout.
         any_worker: Whether a condition holds in any process of the training, so that all of them stop together.
+        takes: The parts of a batch that the step takes, in order.
 
     Returns:
         The progress at the end; its history has one value an epoch for each scalar.
@@ -100,7 +102,7 @@ def fit(
                     for number in range(done.step, steps_per_epoch):
                         batch = next(stream)
                         callbacks.on_train_batch_begin(number)
-                        scalars = {n: float(v) for n, v in step(batch["images"], batch["labels"]).items()}
+                        scalars = {n: float(v) for n, v in step(*(batch[name] for name in takes)).items()}
                         if not np.isfinite(scalars["loss"]):
                             _stop_diverged(scalars, names_of(np.array(batch["index"])), epoch, number, folder)
                         callbacks.on_train_batch_end(number, scalars)
@@ -166,7 +168,7 @@ def _interruptions() -> Iterator[list[int]]:
 
 def _leave(number: int, epoch: int, step: int) -> None:
     _LOGGER.warning(
-        "%s in epoch %d, batch %d: last_augmented_model.keras can be resumed with training.resume_training: True",
+        "%s in epoch %d, batch %d: last_augmented_model.keras can be resumed with resume_training: True",
         signal.Signals(number).name, epoch + 1, step + 1,
     )  # fmt: skip
     raise SystemExit(128 + number)

@@ -1,7 +1,7 @@
 """One optimization step and one validation step of a re-identification network."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 from keras import ops
@@ -20,7 +20,17 @@ Losses = Mapping[str, tuple[Any, Callable[[Mapping[str, Any], Any], Any]]]
 """Name to (weight, function of the network's outputs and the labels); a weight is a number or a scalar variable.
 
 Beside the outputs the function finds `modalities`, integers (N,) that are 0 for visible images and 1 for thermal ones,
-and `centers`."""
+`centers`, and what the teacher of a distillation gives."""
+
+
+class Teacher(NamedTuple):
+    """A teacher, as a training step calls it: functions of tensors, which are traced with the step."""
+
+    gives: Callable[[Any, Any], dict[str, Any]]
+    """(images of a batch, their numbers (N,) among the training images) to what losses are given: `teacher_embedding`
+    float32 (N, D) with rows of length 1, and `teacher_logits` float32 (N, C)."""
+    follow: Callable[[], None] = lambda: None
+    """Called after each step of the student."""
 
 
 def losses_of(training: Training) -> Losses:
@@ -85,7 +95,13 @@ def network_input(network: keras.Model, images: Any) -> Any:
 
 
 def forward(
-    network: keras.Model, losses: Losses, images: Any, labels: Any, training: bool, modality: int = 0
+    network: keras.Model,
+    losses: Losses,
+    images: Any,
+    labels: Any,
+    training: bool,
+    modality: int = 0,
+    taught: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Run the network and its losses; in training, centers then follow the features.
 
@@ -97,6 +113,7 @@ def forward(
         labels: Integers (N,), of visible images, then of thermal ones.
         training: Batch statistics and dropout, or not.
         modality: Number of the modality of images that are not a dict.
+        taught: What a teacher gives to the losses.
 
     Returns:
         Scalars of the whole batch: `loss`, one for each loss (`logged_loss`), and `accuracy` of the classifier.
@@ -104,7 +121,8 @@ def forward(
     outputs = network(network_input(network, images), training=training)
     outputs = {name: ops.cast(value, "float32") for name, value in outputs.items()}
     outputs, labels = whole_batch(outputs, labels)
-    given, centers = {**outputs, "modalities": _modalities(images, labels, modality)}, centers_of(network)
+    given = {**outputs, "modalities": _modalities(images, labels, modality), **(taught or {})}
+    centers = centers_of(network)
     if centers is not None:
         given["centers"] = centers.centers
     values = {logged_loss(name): function(given, labels) for name, (_, function) in losses.items()}
@@ -136,7 +154,8 @@ def make_training_step(
     compiled: bool = True,
     by_modality: bool = False,
     head_rate: float = 1.0,
-) -> Callable[[Any, Any], dict[str, Any]]:
+    teacher: Teacher | None = None,
+) -> Callable[..., dict[str, Any]]:
     """Return `step(images, labels)`, which updates the network once and returns the scalars of `forward`.
 
     One device runs it as it is, each replica of a strategy on its part of the batch.
@@ -149,6 +168,7 @@ def make_training_step(
             takes tens of seconds.
         by_modality: Whether images are a dict of modalities also where the network has one input.
         head_rate: Factor on the gradients of neck and classifier.
+        teacher: Of a distillation; the step is then `step(images, labels, index)` with the images' numbers, (N,).
     """
     import tensorflow as tf
 
@@ -157,9 +177,10 @@ def make_training_step(
     rates = [head_rate if any(part in name for part in _HEAD) else 1.0 for name in names]
     optimizer.build(variables)
 
-    def step(images: Any, labels: Any) -> dict[str, Any]:
+    def step(images: Any, labels: Any, *index: Any) -> dict[str, Any]:
+        taught = None if teacher is None else teacher.gives(images, *index)
         with tf.GradientTape() as tape:
-            scalars = forward(network, losses, images, labels, training=True)
+            scalars = forward(network, losses, images, labels, training=True, taught=taught)
             total = scalars["loss"] + sum(network.losses, ops.zeros(()))
             scaled = optimizer.scale_loss(total)
         gradients = mean_over_replicas(tape.gradient(scaled, [v.value for v in variables]))
@@ -171,9 +192,11 @@ def make_training_step(
         ]
         optimizer.apply([gradient for gradient, _ in moved], [variable for _, variable in moved])
         scalars["loss"] = total
+        if teacher is not None:
+            teacher.follow()
         return dict(zip(scalars, mean_over_replicas(list(scalars.values())), strict=True))
 
-    return _compile(step, network, by_modality) if compiled else step
+    return _compile(step, network, by_modality, vectors=1 if teacher is None else 2) if compiled else step
 
 
 def _layers_of(network: keras.Model, variables: Sequence[Any]) -> list[str]:
@@ -201,9 +224,12 @@ def make_validation_step(
 
 
 def _compile(
-    step: Callable[[Any, Any], dict[str, Any]], network: keras.Model, by_modality: bool = False
-) -> Callable[[Any, Any], dict[str, Any]]:
-    """Trace once for any batch size (a trace takes up to 40 s), without XLA (several times slower on a CPU)."""
+    step: Callable[..., dict[str, Any]], network: keras.Model, by_modality: bool = False, vectors: int = 1
+) -> Callable[..., dict[str, Any]]:
+    """Trace once for any batch size (a trace takes up to 40 s), without XLA (several times slower on a CPU).
+
+    The step takes images and some vectors of integers, the labels first.
+    """
     import tensorflow as tf
 
     shapes = input_shapes(network)
@@ -211,4 +237,5 @@ def _compile(
     images = specs.get("", specs)
     if by_modality and "" in specs:
         images = dict.fromkeys(MODALITIES, specs[""])
-    return tf.function(step, jit_compile=False, input_signature=[images, tf.TensorSpec((None,), tf.int32)])
+    integers = [tf.TensorSpec((None,), tf.int32)] * vectors
+    return tf.function(step, jit_compile=False, input_signature=[images, *integers])

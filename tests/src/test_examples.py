@@ -21,6 +21,8 @@ def test_there_is_an_example_for_every_mode():
         "quantization",
         "benchmarking",
         "chain_tqeb",
+        "distillation",
+        "chain_tkqeb",
         "chain_eqe",
         "chain_qb",
         "deployment",

@@ -63,6 +63,13 @@ def test_the_base_is_valid():
         ("deployment", ["deployment"]),
         ("chain_qd", ["quantization", "deployment"]),
         ("chain_ed", ["evaluation", "deployment"]),
+        ("distillation", ["distillation"]),
+        ("chain_ke", ["distillation", "evaluation"]),
+        ("chain_tkqeb", ["training", "distillation", "quantization", "evaluation", "benchmarking"]),
+        (
+            "chain_tekqeb",
+            ["training", "evaluation", "distillation", "quantization", "evaluation", "benchmarking"],
+        ),
         ("chain_tqebd", ["training", "quantization", "evaluation", "benchmarking", "deployment"]),
     ],
 )
@@ -86,6 +93,10 @@ def test_a_mode_is_a_list_of_services(mode, services):
         ("chain_qde", "deployment packages the final model, so it comes last"),
         ("chain_qdd", "deployment appears more than once"),
         ("chain_qbed", "benchmarking measures the final model, so it comes last, or just before deployment"),
+        ("chain_qk", "distillation makes a float model, so it comes before all but training and evaluation"),
+        ("chain_kk", "distillation appears more than once"),
+        ("chain_kt", "training starts a model, so it comes first"),
+        ("chain_ked", "deployment packages an INT8 model, so quantization comes before it"),
         ("chain_ted", "deployment packages an INT8 model, so quantization comes before it"),
     ],
 )

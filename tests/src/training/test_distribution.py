@@ -22,7 +22,7 @@ from src.data.preprocessing import Preprocessing
 from src.data.readers.market1501 import market1501
 from src.data.selection import read
 from src.schema import Config
-from src.services import training as service
+from src.training import check_training
 from src.training.checkpoint import read_checkpoint
 from src.training.distribution import Distribution, distribution_of, mean_over_replicas, whole_batch
 
@@ -107,9 +107,9 @@ def test_identities_that_cannot_be_shared_evenly_are_a_mistake(tiny, tmp_path, m
     config = validate(Config, yaml.safe_load(CONFIG.format(folder=tmp_path, data=tiny)))
     three = Distribution()
     three.replicas = 3
-    monkeypatch.setattr(service, "distribution_of", lambda kind: three)
+    monkeypatch.setattr(check_training, "distribution_of", lambda kind: three)
     with pytest.raises(ConfigError, match=r"4 identities, which 3 replicas .* multiple of 12"):
-        service.preflight(config, read(config), None)
+        check_training.check_training(config, read(config), None)
 
 
 class _SecondOfTwo(Distribution):

@@ -7,8 +7,10 @@ from common.artifacts import Model
 from common.config import ConfigError, validate
 from src.data.sample import Sample
 from src.schema import Config, Training
-from src.services.training import _as_before, _check_batch, _preprocessing, _searched, _with_best
+from src.training.check_training import _check_batch
 from src.training.checkpoint import Best, Progress
+from src.training.start import _as_before, start_preprocessing, with_best
+from src.training.validator import searched
 
 FILES = ("best_augmented_model.keras", "best_model.keras")
 
@@ -25,7 +27,7 @@ def checkpoint(tmp_path):
 
 def test_a_resumed_training_keeps_the_best_models_so_far(checkpoint, tmp_path):
     done = Progress(Best("val_mAP", "max", 0.9, 1), epoch=3)
-    assert _with_best(done, checkpoint, tmp_path) == done
+    assert with_best(done, checkpoint, tmp_path) == done
     for name in FILES:
         assert (tmp_path / name).read_text() == name
     assert {path.name for path in tmp_path.iterdir()} == {"before", *FILES}
@@ -33,14 +35,14 @@ def test_a_resumed_training_keeps_the_best_models_so_far(checkpoint, tmp_path):
 
 def test_where_the_best_models_are_lost_a_coming_epoch_is_the_best(checkpoint, tmp_path, caplog):
     checkpoint.with_name("best_model.keras").unlink()
-    done = _with_best(Progress(Best("val_mAP", "max", 0.9, 1), epoch=3), checkpoint, tmp_path)
+    done = with_best(Progress(Best("val_mAP", "max", 0.9, 1), epoch=3), checkpoint, tmp_path)
     assert (done.best, done.epoch) == (Best("val_mAP", "max"), 3)
     assert "best_model.keras is not there" in caplog.text
 
 
 def test_a_training_without_a_best_epoch_has_nothing_to_keep(checkpoint, tmp_path, caplog):
     done = Progress(Best("val_loss", "min"), step=2)
-    assert _with_best(done, checkpoint, tmp_path) == done
+    assert with_best(done, checkpoint, tmp_path) == done
     assert [path.name for path in tmp_path.iterdir()] == ["before"] and not caplog.text
 
 
@@ -65,21 +67,21 @@ def _model(path):
 
 def test_a_training_from_a_model_takes_its_preprocessing_unless_another_is_stated(tmp_path, caplog):
     stated, shape = {"rescaling": {"scale": 0.5, "offset": 0}}, (64, 32, 3)
-    assert _preprocessing(_config(), None, shape).scale == 1 / 127.5
-    assert _preprocessing(_config(), _model(tmp_path), shape).scale == 1 / 255
-    assert _preprocessing(_config(stated), _model(tmp_path), shape).scale == 0.5
+    assert start_preprocessing(_config(), None, shape).scale == 1 / 127.5
+    assert start_preprocessing(_config(), _model(tmp_path), shape).scale == 1 / 255
+    assert start_preprocessing(_config(stated), _model(tmp_path), shape).scale == 0.5
     assert not caplog.text
     resumed = _config(stated, resume_training=True)
-    assert _preprocessing(resumed, _model(tmp_path), shape).scale == 1 / 255
+    assert start_preprocessing(resumed, _model(tmp_path), shape).scale == 1 / 255
     assert "preprocessing differs from what" in caplog.text
 
 
 def test_across_modalities_thermal_images_search_visible_ones(tmp_path):
     samples = [Sample(tmp_path / f"{n}.jpg", n // 4, 1, ("visible", "thermal")[n % 2]) for n in range(8)]
-    query, gallery = _searched(samples, by_modality=True)
+    query, gallery = searched(samples, by_modality=True)
     assert {s.modality for s in query} == {"thermal"} and {s.modality for s in gallery} == {"visible"}
     assert len(query) == len(gallery) == 4
-    query, _ = _searched(samples, by_modality=False)
+    query, _ = searched(samples, by_modality=False)
     assert len(query) == 2  # one image of each person and camera
 
 

@@ -1,0 +1,283 @@
+"""What a teacher makes of a student: the same student with and without one, on as many images and in as much time.
+
+    make experiments-distillation
+
+The people are those of a synthetic preset in the layout of SYSU-MM01, whose protocol scores them. Every training is a
+run of `stm32ai_main.py`; what is finished is not repeated. The tables go into docs/results.md.
+"""
+
+import csv
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from os import cpu_count
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import yaml
+
+from common.artifacts import write_json
+from common.config import ConfigError, validate
+from datasets.synthetic import generate
+from src.tools._planned import put_between_markers, read_options
+from src.tools.cross_modal_experiment import Plan, Rows, difference, paired_t, parts_table
+from src.tools.experiment import SHARED, Step, run_experiment, step_folder
+
+_PROJECT = Path(__file__).parents[2]
+_PLAN = Path(__file__).parent / "experiments/distillation.yaml"
+_PAGE = _PROJECT / "docs/results.md"
+_BEGIN = "<!-- tables of make experiments-distillation -->"
+_TEACHER = "teacher"
+_MAP = "thermal to visible mAP"
+_VALIDATION = "val_mAP"
+_NEEDED_POINTS, _STEP_COST, _MINUTES = 2.0, 1.5, 100
+_TINY_STAGE = (
+    "{epochs: 1, steps_per_epoch: 1, optimizer: SGD, losses: [{name: cross_entropy}, {name: logit_distillation}, "
+    "{name: relational_distillation}, {name: focal_ranking}]}"
+)
+_SMOKE = (
+    "++model.input_shape=[64,32,3]", "training.epochs=1", "++training.steps_per_epoch=1", "training.batch_size=24",
+    "training.images_per_identity=4", "~training.callbacks",
+)  # fmt: skip
+_SMOKE_DISTILLATION = (
+    "++model.input_shape=[64,32,3]", "distillation.batch_size=24", "distillation.images_per_identity=4",
+    f"distillation.stages=[{_TINY_STAGE}, {_TINY_STAGE}]",
+)  # fmt: skip
+
+
+class Cost(NamedTuple):
+    """What a row took, the first seed's images and the mean time over the seeds."""
+
+    images: int
+    """Images seen, those of the teacher's cache not counted."""
+    seconds: float
+    """Time of the training steps, and of the teacher's cache."""
+    step: float
+    """Milliseconds of a step, the median of all epochs but the first of each training, which traces."""
+
+
+def for_smoke(plan: Plan) -> Plan:
+    """One step of every training on tiny images and two seeds, which shows that it runs and measures nothing."""
+
+    def tiny(steps: Sequence[Step]) -> list[Step]:
+        return [
+            step.model_copy(
+                update={
+                    "overrides": [
+                        *(text for text in step.overrides if "steps_per_epoch" not in text),
+                        *(_SMOKE_DISTILLATION if "distillation" in step.config else _SMOKE),
+                    ]
+                }
+            )
+            for step in steps
+        ]
+
+    changes = {
+        "preset": "tiny",
+        "seeds": plan.seeds[:2],
+        "shared": tiny(plan.shared),
+        "arms": {name: tiny(steps) for name, steps in plan.arms.items()},
+    }
+    return plan.model_copy(update=changes)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What the runs say
+
+
+class _Epochs(NamedTuple):
+    """One training of a run: images in a batch and in an epoch, and what it logged."""
+
+    batch: int
+    images: int
+    rows: list[dict[str, str]]
+
+
+def trainings_of(run: Path) -> list[_Epochs]:
+    """The trainings of a run: one, or the stages of a distillation.
+
+    Raises:
+        ConfigError: the configuration leaves the number of steps to the data.
+    """
+    config = yaml.safe_load((run / ".hydra/config.yaml").read_text(encoding="utf-8"))
+    if "distillation" in config["operation_mode"]:
+        section = config["distillation"]
+        batch, parts = section["batch_size"], section["stages"]
+        logs = [run / f"distillation/stage_{number}/logs" for number in range(1, len(parts) + 1)]
+    else:
+        batch, parts, logs = config["training"]["batch_size"], [config["training"]], [run / "logs"]
+    found = []
+    for part, folder in zip(parts, logs, strict=True):
+        if not part.get("steps_per_epoch"):
+            raise ConfigError(
+                f"{run}: steps_per_epoch must be set, so that the images of all arms can be counted"
+            )
+        with (folder / "metrics/train_metrics.csv").open(encoding="utf-8", newline="") as file:
+            found.append(_Epochs(batch, batch * part["steps_per_epoch"], list(csv.DictReader(file))))
+    return found
+
+
+def cost_of(plan: Plan, folder: Path, arm: str) -> Cost:
+    """What an arm took, its start not counted."""
+    runs = [step_folder(folder, arm, seed, len(plan.arms[arm])) for seed in plan.seeds]
+    trainings = [trainings_of(run) for run in runs]
+    seconds = [
+        sum(part.images / float(row["images_per_second"]) for part in parts for row in part.rows)
+        for parts in trainings
+    ]
+    caches = [_metrics(run, "distillation").get("teacher_seconds", 0.0) for run in runs]
+    steps = [
+        1000 * part.batch / float(row["images_per_second"])
+        for parts in trainings
+        for part in parts
+        for row in part.rows[1:] or part.rows
+    ]
+    images = sum(part.images * len(part.rows) for part in trainings[0])
+    return Cost(images, float(np.mean(seconds) + np.mean(caches)), float(np.median(steps)))
+
+
+def validation_of(plan: Plan, folder: Path, arm: str) -> list[float]:
+    """The best mAP on validation people, a seed each."""
+    runs = [step_folder(folder, arm, seed, len(plan.arms[arm])) for seed in plan.seeds]
+    return [max(float(row[_VALIDATION]) for part in trainings_of(run) for row in part.rows) for run in runs]
+
+
+def teacher_rows(plan: Plan, folder: Path) -> tuple[dict[str, list[float]], list[float]]:
+    """The teacher's scores on the test people, and its best mAP on validation people, a seed each."""
+    runs = [step_folder(folder, SHARED, seed, len(plan.shared)) for seed in plan.seeds]
+    reports = [_metrics(run, "evaluation") for run in runs]
+    scores = {name: [report[key] for report in reports] for name, key in plan.metrics.items()}
+    best = [max(float(row[_VALIDATION]) for part in trainings_of(run) for row in part.rows) for run in runs]
+    return scores, best
+
+
+def _metrics(run: Path, service: str) -> dict[str, float]:
+    path = run / service / "metrics.json"
+    found: dict[str, float] = (
+        json.loads(path.read_text(encoding="utf-8"))["metrics"] if path.is_file() else {}
+    )
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What is written
+
+
+def table(
+    plan: Plan, rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]
+) -> list[str]:
+    """The scores as Markdown: mean and standard deviation over the seeds."""
+    names = list(plan.metrics)
+    header = [
+        "images seen",
+        "training, s",
+        "step, ms",
+        "validation mAP, %",
+        *(f"{name}, %" for name in names),
+    ]
+    lines = [f"| row | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
+    for row, scores in rows.items():
+        cost = costs.get(row)
+        told = ["-"] * 3
+        if cost is not None:
+            told = [f"{cost.images / 1000:.0f} k", f"{cost.seconds:.0f}", f"{cost.step:.0f}"]
+        cells = [_spread(validation[row]), *(_spread(scores[name]) for name in names)]
+        lines.append(f"| {row} | {' | '.join([*told, *cells])} |")
+    return lines
+
+
+def _spread(values: Sequence[float]) -> str:
+    percent = 100 * np.asarray(values)
+    return f"{percent.mean():.1f} ± {percent.std(ddof=1):.1f}"
+
+
+def verdicts(
+    plan: Plan, rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]
+) -> list[str]:
+    """What is asked for and whether it is met."""
+    distilled, (alone, longer) = plan.parts[0].arm, (part.without for part in plan.parts[:2])
+    gaps = np.asarray(validation[_TEACHER]) - np.asarray(validation[alone])
+    low, high = paired_t(gaps)
+    ratio = costs[distilled].step / costs[alone].step
+    lines = [
+        _line(
+            low > 0,
+            f"the teacher beats the student alone on validation people: {100 * gaps.mean():+.1f} mAP, 95 % interval "
+            f"{_interval(low, high)}",
+        ),
+        _line(
+            costs[distilled].images == costs[alone].images,
+            f"{distilled} and {alone} saw the same number of images: {costs[distilled].images:,}",
+        ),
+        _line(
+            costs[longer].seconds >= costs[distilled].seconds,
+            f"{longer} trained at least as long: {costs[longer].seconds:.0f} s against "
+            f"{costs[distilled].seconds:.0f} s, the teacher's cache included",
+        ),
+        _line(
+            ratio <= _STEP_COST, f"a step with a teacher costs at most {_STEP_COST} plain steps: {ratio:.2f}"
+        ),
+    ]
+    for part in plan.parts:
+        found = difference(rows, part, _MAP)
+        low, high = paired_t(found)
+        points = 100 * found.mean()
+        lines.append(
+            _line(
+                points >= _NEEDED_POINTS and low > 0,
+                f"{part.arm} minus {part.without}: at least {_NEEDED_POINTS:+.0f} mAP across modalities, with the "
+                f"interval above 0: {points:+.1f}, {_interval(low, high)} over the seeds",
+            )
+        )
+    return lines
+
+
+def _line(passed: bool, text: str) -> str:
+    return f"- {'yes' if passed else '**no**'}: {text}."
+
+
+def _interval(low: float, high: float) -> str:
+    return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+
+
+def main(arguments: list[str]) -> int:
+    """Run the experiment; returns the exit code."""
+    options = read_options(arguments, "What a teacher makes of a student.", _PLAN)
+    folder = options.folder
+    try:
+        plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
+        plan = for_smoke(plan) if options.smoke else plan
+        root = generate(plan.preset, _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01", "sysu_mm01")
+        overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
+        is_new, start = not folder.exists(), perf_counter()
+        results = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
+        minutes = (perf_counter() - start) / 60
+        taught, best = teacher_rows(plan, folder)
+        rows = {_TEACHER: taught, **results}
+        validation = {_TEACHER: best, **{arm: validation_of(plan, folder, arm) for arm in plan.arms}}
+        costs = {arm: cost_of(plan, folder, arm) for arm in plan.arms}
+        told = verdicts(plan, rows, validation, costs)
+        if is_new:
+            limit = f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
+            told.append(_line(minutes <= _MINUTES, limit))
+        text = "\n".join(
+            [*table(plan, rows, validation, costs), "", *parts_table(plan, rows, folder), "", *told]
+        )
+        if not options.smoke:
+            put_between_markers(_PAGE, text, _BEGIN)
+    except (OSError, ConfigError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    found: dict[str, Any] = {
+        "plan": plan.model_dump(mode="json"), "rows": rows, "validation": validation,
+        "costs": {arm: cost._asdict() for arm, cost in costs.items()},
+    }  # fmt: skip
+    write_json(folder / "results.json", found)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

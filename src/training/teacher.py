@@ -1,0 +1,111 @@
+"""What a teacher tells a training step: its embedding of each image, and to whom it would assign it."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from src.models._two_stems import MODALITIES
+from src.training.step import Teacher, network_input
+from src.training.validation import by_modality
+
+_PROTOTYPE_SCALE = 16.0  # of cosines before the softmax: with 1, no classifier could be sure
+
+
+def prototypes_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return the mean direction of each person's embeddings, float32 (C, D) with rows of length 1.
+
+    A saved embedding model has lost the classifier that it was trained with, and may have been trained on other people:
+    the cosines to these prototypes, times 16, are a teacher's logits.
+
+    Args:
+        embeddings: Of the training images, (N, D), rows of length 1.
+        labels: In [0, C), each at least once, (N,).
+    """
+    sums = np.zeros((labels.max() + 1, embeddings.shape[1]), np.float32)
+    np.add.at(sums, labels, embeddings)
+    lengths: Any = np.linalg.norm(sums, axis=1, keepdims=True)
+    return sums / np.maximum(lengths, 1e-12)
+
+
+def margins_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Return how much nearer each image is to its own person's prototype than to the nearest other one's, (N,).
+
+    Args:
+        embeddings: (N, D), rows of length 1.
+        labels: In [0, C), with C of at least 2, (N,).
+    """
+    cosines = embeddings @ prototypes_of(embeddings, labels).T  # (N, C)
+    images = np.arange(len(labels))
+    own = cosines[images, labels]
+    cosines[images, labels] = -np.inf
+    return own - cosines.max(axis=1)
+
+
+def cached_teacher(embeddings: np.ndarray, prototypes: np.ndarray) -> Teacher:
+    """A teacher that has seen every training image once.
+
+    Args:
+        embeddings: Of the training images, float32 (images, D), rows of length 1.
+        prototypes: (C, D).
+    """
+    table, centers = ops.convert_to_tensor(embeddings), ops.convert_to_tensor(prototypes)
+    return Teacher(lambda images, index: _told(ops.take(table, index, axis=0), centers))
+
+
+def seeing_teacher(networks: Sequence[keras.Model], prototypes: np.ndarray) -> Teacher:
+    """A teacher that sees each batch as the student does, in inference mode.
+
+    Args:
+        networks: Embedding models of rescaled images, of one input or one for each modality; of several the cosines are
+            averaged.
+        prototypes: (C, D), with D the sum of their lengths.
+    """
+    parts = [by_modality(network) for network in networks]
+    centers = ops.convert_to_tensor(prototypes)
+    return Teacher(lambda images, index: _told(joined([_embedded(part, images) for part in parts]), centers))
+
+
+def following_teacher(network: keras.Model, momentum: float) -> Teacher:
+    """The moving average of a network's weights, as it is in inference (Tarvainen and Valpola, Mean teachers, 2017).
+
+    Args:
+        network: The student's training network. The average starts as a copy of it.
+        momentum: The average keeps this share of itself at each step.
+    """
+    average = keras.models.clone_model(network)
+    average.set_weights(network.get_weights())
+    average.trainable = False
+
+    def gives(images: Any, index: Any) -> dict[str, Any]:
+        outputs = average(network_input(average, images), training=False)
+        embedding, logits = (ops.cast(outputs[name], "float32") for name in ("embedding", "logits"))
+        return {"teacher_embedding": joined([embedding]), "teacher_logits": logits}
+
+    def follow() -> None:
+        for kept, new in zip(average.weights, network.weights, strict=True):
+            kept.assign(momentum * kept + (1.0 - momentum) * new)
+
+    return Teacher(gives, follow)
+
+
+def joined(embeddings: Sequence[Any]) -> Any:
+    """Make one embedding of several, (N, sum of D) with rows of length 1: its cosines are the means of theirs."""
+    units = [ops.normalize(ops.cast(part, "float32"), axis=1, epsilon=1e-12) for part in embeddings]
+    return ops.concatenate(units, axis=1) / len(units) ** 0.5
+
+
+def _told(embedding: Any, prototypes: Any) -> dict[str, Any]:
+    logits = _PROTOTYPE_SCALE * ops.matmul(embedding, ops.transpose(prototypes))
+    return {"teacher_embedding": embedding, "teacher_logits": logits}
+
+
+def _embedded(parts: Mapping[str, keras.Model], images: Any) -> Any:
+    """Embeddings (N, D) of a batch, visible images first where it has both."""
+    if not isinstance(images, Mapping):
+        return parts[""](images, training=False)
+    return ops.concatenate(
+        [parts.get(m, parts.get(""))(images[m], training=False) for m in MODALITIES], axis=0
+    )

@@ -1,0 +1,158 @@
+"""The distillation experiment: what is run, what is counted, the tables, the verdicts and the page."""
+
+import csv
+import json
+
+import pytest
+import yaml
+
+from common.config import ConfigError, compose, validate
+from src.schema import Config
+from src.tools import distillation_experiment as tool
+from src.tools import experiment
+
+PLAN = """
+question: Does a teacher help?
+seeds: [0, 1, 2]
+preset: tiny
+shared:
+  - {config: start.yaml}
+  - {config: teacher.yaml, overrides: ["model.model_path={previous}"]}
+arms:
+  alone: [{config: alone.yaml}]
+  longer: [{config: alone.yaml, overrides: ["training.steps_per_epoch=40"]}]
+  distilled: [{config: distillation.yaml, overrides: ["distillation.teacher={shared}"]}]
+parts:
+  - {part: same images, arm: distilled, without: alone}
+  - {part: same time, arm: distilled, without: longer}
+"""
+MAP = {
+    "shared": (0.50, 0.52, 0.51), "alone": (0.30, 0.32, 0.31), "longer": (0.32, 0.35, 0.36),
+    "distilled": (0.36, 0.37, 0.38),
+}  # fmt: skip
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs that were asked for, each answered with reports instead of a training."""
+    asked = []
+
+    def run_step(config, overrides, target, models, threads):
+        if target.is_dir():
+            return
+        asked.append((target, overrides))
+        arm, seed = target.parents[1].name, int(target.parent.name.removeprefix("seed_"))
+        (target / ".hydra").mkdir(parents=True)
+        if arm == "distilled":
+            stages = [{"steps_per_epoch": 20}, {"steps_per_epoch": 10}]
+            raw = {"operation_mode": "distillation", "distillation": {"batch_size": 8, "stages": stages}}
+            _log(target / "distillation/stage_1/logs", 1, 80, MAP[arm][seed] - 0.1)
+            _log(target / "distillation/stage_2/logs", 2, 80, MAP[arm][seed])
+            _report(target, "distillation", {"teacher_seconds": 0.5})
+        else:
+            steps = 40 if arm == "longer" else 20
+            raw = {"operation_mode": "training", "training": {"batch_size": 8, "steps_per_epoch": steps}}
+            _log(target / "logs", 2, 100, MAP[arm][seed])
+        (target / ".hydra/config.yaml").write_text(yaml.safe_dump(raw))
+        scores = {
+            "rank1": 0.4, "mAP": MAP[arm][seed], "visible_to_thermal_rank1": 0.25,
+            "visible_to_visible_rank1": 0.8, "thermal_to_thermal_rank1": 0.9,
+        }  # fmt: skip
+        _report(target, "evaluation", {f"float32/keras/{key}": value for key, value in scores.items()})
+        with (target / "evaluation/best_model_keras_queries.csv").open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(("file", "identity", "average_precision_in_trials", "rank1_in_trials"))
+            for number in range(12):
+                writer.writerow((f"{number}.jpg", number // 3, MAP[arm][seed] + 0.01 * number, 0.4))
+
+    monkeypatch.setattr(experiment, "run_step", run_step)
+    return asked
+
+
+def _log(folder, epochs, speed, best):
+    (folder / "metrics").mkdir(parents=True)
+    rows = [f"{epoch},{speed},{best - 0.01 * (epochs - 1 - epoch)}" for epoch in range(epochs)]
+    text = "\n".join(["epoch,images_per_second,val_mAP", *rows])
+    (folder / "metrics/train_metrics.csv").write_text(text)
+
+
+def _report(target, service, metrics):
+    (target / service).mkdir(exist_ok=True)
+    (target / service / "metrics.json").write_text(json.dumps({"metrics": metrics}))
+
+
+def _main(tmp_path, monkeypatch, *options):
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    page = tmp_path / "page.md"
+    if not page.exists():
+        page.write_text(f"before\n{tool._BEGIN}\nold\n<!-- end of the table -->\nafter\n")
+    monkeypatch.setattr(tool, "_PAGE", page)
+    monkeypatch.setattr(tool, "_PROJECT", tmp_path)
+    command = [str(tmp_path / "plan.yaml"), "--folder", str(tmp_path / "out"), "--jobs", "1", *options]
+    return tool.main(command), page.read_text()
+
+
+def test_tables_and_verdicts_go_into_the_page(tmp_path, runs, monkeypatch):
+    code, page = _main(tmp_path, monkeypatch)
+    assert code == 0 and len(runs) == 3 * (2 + 3)
+    assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
+    # 2 epochs of 160 images at 100 a second; 160 + 2 x 80 images at 80 a second and half a second of cache
+    assert "| alone | 0 k | 3 | 80 | 31.0 ± 1.0 | 40.0 ± 0.0 | 31.0 ± 1.0 |" in page
+    assert "| distilled | 0 k | 4 | 100 | 37.0 ± 1.0 |" in page
+    assert "| teacher | - | - | - | 51.0 ± 1.0 |" in page
+    assert "- yes: the teacher beats the student alone on validation people: +20.0 mAP" in page
+    assert "- yes: distilled and alone saw the same number of images: 320." in page
+    assert "- yes: longer trained at least as long: 6 s against 4 s" in page
+    assert "- yes: a step with a teacher costs at most 1.5 plain steps: 1.25." in page
+    # Differences of 6, 5, 7 and of 4, 2, 2 points; 4.303 / sqrt(3) deviations to either side
+    assert (
+        "distilled minus alone: at least +2 mAP across modalities, with the interval above 0: +6.0, [+3.5, +8.5]"
+        in page
+    )
+    assert "- **no**: distilled minus longer: at least +2 mAP" in page and "+2.7, [-0.2, +5.5]" in page
+    assert "| same images | distilled - alone |" in page
+    assert "- yes: at most 100 minutes on" in page
+    code, page = _main(tmp_path, monkeypatch)
+    assert code == 0 and len(runs) == 15, "what is finished is not repeated"
+    assert "minutes" not in page, "only some runs were timed"
+
+
+def test_a_smoke_run_is_tiny_and_leaves_the_page(tmp_path, runs, monkeypatch):
+    code, page = _main(tmp_path, monkeypatch, "--smoke")
+    assert code == 0 and "old" in page and len(runs) == 2 * (2 + 3)
+    for target, overrides in runs:
+        distils = target.parents[1].name == "distilled"
+        assert any(text.startswith("distillation.stages=") for text in overrides) == distils
+        assert ("~training.callbacks" in overrides) != distils
+        assert "training.steps_per_epoch=40" not in overrides
+
+
+def test_images_that_cannot_be_counted_are_refused(tmp_path):
+    (tmp_path / ".hydra").mkdir()
+    raw = {"operation_mode": "training", "training": {"batch_size": 8, "steps_per_epoch": None}}
+    (tmp_path / ".hydra/config.yaml").write_text(yaml.safe_dump(raw))
+    with pytest.raises(ConfigError, match="steps_per_epoch must be set"):
+        tool.trainings_of(tmp_path)
+
+
+def test_the_plan_of_the_project_is_valid_and_compares_what_it_says(monkeypatch):
+    monkeypatch.setenv("MODELS_DIR", "/models")
+    plan = validate(tool.Plan, yaml.safe_load(tool._PLAN.read_text(encoding="utf-8")))
+    assert plan.seeds == [0, 1, 2, 3, 4] and plan.preset == "bench"
+    assert tool._BEGIN in tool._PAGE.read_text(encoding="utf-8")
+    configs = {}
+    for tiny, name in ((False, "plan"), (True, "smoke")):
+        for arm, [step] in (tool.for_smoke(plan) if tiny else plan).arms.items():
+            overrides = [text.replace("{shared}", "/t.keras") for text in step.overrides]
+            configs[name, arm] = validate(Config, compose(["--config-name", step.config, *overrides]))
+    alone, longer, distilled = (configs["plan", arm] for arm in plan.arms)
+    assert [part.without for part in plan.parts] == list(plan.arms)[:2]
+    assert alone.model == distilled.model and alone.data_augmentation == distilled.data_augmentation
+    section = distilled.distillation
+    assert (
+        sum(s.epochs * s.steps_per_epoch for s in section.stages)
+        == alone.training.epochs * alone.training.steps_per_epoch
+    )
+    for key in ("batch_size", "images_per_identity", "bnneck", "sampler"):
+        assert getattr(section, key) == getattr(alone.training, key) == getattr(longer.training, key)
+    assert longer.training.steps_per_epoch > alone.training.steps_per_epoch
