@@ -290,7 +290,7 @@ def refused(folder, tiny, message, **changes):
         ({"stages": [{**STAGE, "easiest_share": 0}]}, "distillation.stages.0.easiest_share: should be greater than 0"),
         (
             {"stages": [{**STAGE, "losses": [{"name": "feature_distillation", "on": "features"}]}]},
-            "loss 'feature_distillation' acts on: projected, received features",
+            "loss 'feature_distillation' acts on: what its arguments name, without `on`, received features",
         ),
         ({"resume_training": True}, "distillation.resume_training needs model.model_path, a last_augmented"),
         ({"stages": []}, "distillation.stages: list should have at least 1 item"),
