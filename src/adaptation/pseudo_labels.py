@@ -1,6 +1,6 @@
 """What each image is taken for in a round: a cluster of its modality, and one of the other modality."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ import scipy.sparse
 from src.adaptation.constraints import pairs_among, pool, separate
 from src.adaptation.guards import NothingToLearnError, check_clusters, check_features, check_points
 from src.adaptation.jaccard import jaccard_distance
+from src.adaptation.joint_distances import joint_distances
 from src.adaptation.matching import match_clusters, matching_cost, shared_people
 from src.adaptation.memory import ClusterMemory
 
@@ -31,12 +32,19 @@ class PseudoLabels:
 
 @dataclass(frozen=True)
 class _Side:
-    """The points of one modality: groups that are there (G,), their clusters (G,), and the group of each image (n,)."""
+    """The points of one modality.
+
+    Attributes:
+        present: Groups that are there, ascending (G,).
+        means: Their features (G, D).
+        images: Their numbers of images (G,).
+        groups: Group of each image (n,).
+    """
 
     present: np.ndarray
-    labels: np.ndarray
+    means: np.ndarray
+    images: np.ndarray
     groups: np.ndarray
-    centroids: np.ndarray
 
     def of_images(self, values: np.ndarray) -> np.ndarray:
         """Values of the points (G,) as values of the images (n,)."""
@@ -56,7 +64,8 @@ def found_labels(
 ) -> PseudoLabels:
     """Cluster the images of each modality, and match the clusters of two.
 
-    An image takes the cluster in which its group is in the other modality, if it is there; else the one that is
+    Where groups hold images of both modalities, these are clustered together, by the mean of the distances that either
+    sees. An image takes the cluster in which its group is in the other modality, if it is there; else the one that is
     matched with its own cluster.
 
     Args:
@@ -66,7 +75,7 @@ def found_labels(
         apart: Pairs of groups that are two people, as `cannot_link` returns them (P, 2).
         cluster: Finds clusters of points; None takes each group for a cluster, and matches nothing else.
         method: How clusters are found, for messages.
-        k1: See `jaccard_distance`; as many points must be there.
+        k1: See `jaccard_distance`; as many points must be there in each modality.
         k2: Likewise.
         least: Images of a cluster that is left when another is divided for `apart`.
 
@@ -74,25 +83,28 @@ def found_labels(
         NothingToLearnError: a modality has too few points, features that tell nothing apart, or no two clusters.
     """
     sides = {}
-    for name in np.unique(modalities):
-        own, what = modalities == name, f"{name} images"
-        check_features(features[own], what)
-        present, means, images = pool(features[own], groups[own])
-        if cluster is None:
-            labels = np.arange(len(present))
-        else:
-            check_points(len(present), k1, str(name))
-            labels = _clustered(means, images, pairs_among(present, apart), cluster, method, k1, k2, least)
-        side = _Side(present, labels, groups[own], np.empty(0))
-        check_clusters(side.of_images(labels), method, what)
-        sides[str(name)] = _Side(present, labels, groups[own], ClusterMemory(means, labels).centroids)
-    result = PseudoLabels(np.full(len(groups), -1), np.full(len(groups), -1))
-    matched = _matched(sides, by_looks=cluster is not None)
+    for name in np.unique(modalities).tolist():
+        own = modalities == name
+        check_features(features[own], f"{name} images")
+        sides[name] = _Side(*pool(features[own], groups[own]), groups[own])
+        if cluster is not None:
+            check_points(len(sides[name].present), k1, name)
+    labels = {name: np.arange(len(side.present)) for name, side in sides.items()}
+    if cluster is not None:
+        for names in _together(sides):
+            parts = {name: sides[name] for name in names}
+            labels |= _clustered(parts, apart, cluster, method, k1, k2, least)
     for name, side in sides.items():
-        result.own[modalities == name] = side.of_images(side.labels)
-        if name in matched:
-            other = next(sides[n] for n in sides if n != name)
-            result.across[modalities == name] = side.of_images(_across(side, other, matched[name]))
+        check_clusters(side.of_images(labels[name]), method, f"{name} images")
+    result = PseudoLabels(np.full(len(groups), -1), np.full(len(groups), -1))
+    matched = {} if cluster is None else _matched(sides, labels)
+    for name, side in sides.items():
+        own = modalities == name
+        result.own[own] = side.of_images(labels[name])
+        for other in sides:
+            if other != name:
+                found = _across(side, labels[name], sides[other], labels[other], matched.get(name))
+                result.across[own] = side.of_images(found)
     return result
 
 
@@ -125,39 +137,62 @@ def given_labels(labels: Sequence[Hashable | None], modalities: np.ndarray) -> P
     return result
 
 
+def _together(sides: Mapping[str, _Side]) -> list[list[str]]:
+    """Modalities that are clustered together: those that share groups."""
+    names = list(sides)
+    shared = len(names) > 1 and np.intersect1d(*(side.present for side in sides.values())).size > 0
+    return [names] if shared else [[name] for name in names]
+
+
 def _clustered(
-    means: np.ndarray,
-    images: np.ndarray,
+    sides: Mapping[str, _Side],
     apart: np.ndarray,
     cluster: Cluster,
     method: str,
     k1: int,
     k2: int,
     least: int,
-) -> np.ndarray:
-    distances = jaccard_distance(means, k1, k2)
+) -> dict[str, np.ndarray]:
+    """Clusters of the points of each modality, numbered from 0 on in each."""
+    present = [side.present for side in sides.values()]
+    points = np.unique(np.concatenate(present))
+    images = np.zeros(len(points), int)
+    for side in sides.values():
+        images[np.searchsorted(points, side.present)] += side.images
+    distances = [jaccard_distance(side.means, k1, k2) for side in sides.values()]
+    joint = distances[0] if len(distances) == 1 else joint_distances(distances, present, points)
     try:
-        labels = cluster(distances, images)
+        labels = cluster(joint, images)
     except ValueError as error:
-        raise NothingToLearnError(f"{method} cannot cluster {len(means)} points: {error}") from error
-    return separate(labels, distances, apart, images, least)
+        raise NothingToLearnError(f"{method} cannot cluster {len(points)} points: {error}") from error
+    labels = separate(labels, joint, pairs_among(points, apart), images, least)
+    return {
+        name: _without_gaps(labels[np.searchsorted(points, side.present)]) for name, side in sides.items()
+    }
 
 
-def _matched(sides: dict[str, _Side], by_looks: bool) -> dict[str, np.ndarray]:
+def _without_gaps(labels: np.ndarray) -> np.ndarray:
+    """Number the clusters that are there from 0 on, in the same order; -1 stays."""
+    numbers = np.unique(labels[labels >= 0])
+    return np.where(labels >= 0, np.searchsorted(numbers, labels), -1)
+
+
+def _matched(sides: Mapping[str, _Side], labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Cluster of the other modality for each cluster, -1 for none; nothing where there is one modality."""
     if len(sides) < 2:
         return {}
-    if not by_looks:
-        return {name: np.full(len(side.centroids), -1) for name, side in sides.items()}
-    visible, thermal = sides["visible"], sides["thermal"]
-    shared = shared_people(visible.labels, thermal.labels, visible.present, thermal.present)
-    of_visible, of_thermal = match_clusters(matching_cost(visible.centroids, thermal.centroids, shared))
-    return {"visible": of_visible, "thermal": of_thermal}
+    names = ("visible", "thermal")
+    centroids = [ClusterMemory(sides[name].means, labels[name]).centroids for name in names]
+    shared = shared_people(*(labels[name] for name in names), *(sides[name].present for name in names))
+    return dict(zip(names, match_clusters(matching_cost(*centroids, shared)), strict=True))
 
 
-def _across(side: _Side, other: _Side, matched: np.ndarray) -> np.ndarray:
-    """Cluster of the other modality for each point (G,)."""
+def _across(
+    side: _Side, labels: np.ndarray, other: _Side, others: np.ndarray, matched: np.ndarray | None
+) -> np.ndarray:
+    """Cluster of the other modality for each point (G,): that of its twin, else that which its own is matched with."""
     place = np.minimum(np.searchsorted(other.present, side.present), len(other.present) - 1)
-    twin = np.where(other.present[place] == side.present, other.labels[place], -1)
-    alike = np.where(side.labels >= 0, matched[side.labels], -1)
-    return np.where(twin >= 0, twin, alike)
+    twin = np.where(other.present[place] == side.present, others[place], -1)
+    if matched is None:
+        return twin
+    return np.where(twin >= 0, twin, np.where(labels >= 0, matched[labels], -1))

@@ -74,21 +74,31 @@ def test_tracks_alone_are_clusters_that_only_their_twins_know(images):
     assert (labels.across[visible & (walks != 3)] >= 0).all()
 
 
-def test_noise_has_the_cluster_of_its_twin(images):
-    _, modalities, people, walks = images
-    calls = []
-
-    def leave_out_walk_5_once(distances, numbers):
-        labels = dbscan(distances, numbers, min_samples=6)
-        labels[5] = labels[5] if calls else -1
-        calls.append(len(labels))
-        return labels
-
-    labels = _found(images, walks, cluster=leave_out_walk_5_once)
-    [name] = {str(modalities[n]) for n in np.flatnonzero(labels.own < 0)}
-    noise, twin = ((modalities == name) == same for same in (True, False))
-    assert set(labels.own[noise & (walks == 5)].tolist()) == {-1}
-    assert set(labels.across[noise & (walks == 5)].tolist()) == set(labels.own[twin & (people == 0)].tolist())
+def test_two_sensors_together_tell_people_apart_whom_either_confuses(images):
+    features, modalities, people, walks = images
+    looks = people.copy()
+    looks[(modalities == "visible") & (people == 1)] = 0
+    looks[(modalities == "thermal") & (people == 3)] = 2
+    means = np.random.default_rng(3).normal(size=(PEOPLE, 24))
+    pose = features.copy()
+    for person in range(PEOPLE):
+        for name in ("visible", "thermal"):
+            own = (people == person) & (modalities == name)
+            pose[own] -= features[own].mean(axis=0)
+    alike = (means[looks] + pose, *images[1:])
+    cluster = partial(dbscan, eps=0.45, min_samples=6)
+    labels = _found(alike, walks, cluster=cluster)
+    alone = _found(alike, np.where(modalities == "thermal", 1000 + walks, walks), cluster=cluster)
+    for name, (first, second) in {"visible": (0, 1), "thermal": (2, 3)}.items():
+        own = modalities == name
+        sets = [
+            [set(found.own[own & (people == person)].tolist()) for person in (first, second)]
+            for found in (labels, alone)
+        ]
+        assert not sets[0][0] & sets[0][1], "together they are two"
+        assert sets[1][0] == sets[1][1], "alone they are one"
+    visible = modalities == "visible"
+    assert (labels.across[visible] == labels.own[~visible]).all(), "twins are in corresponding clusters"
 
 
 def test_one_modality_has_nothing_across(images):

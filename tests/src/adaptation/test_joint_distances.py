@@ -1,0 +1,40 @@
+"""The mean of the distances of two sensors, against a loop over all pairs."""
+
+import numpy as np
+import pytest
+
+from src.adaptation.jaccard import jaccard_distance
+from src.adaptation.joint_distances import joint_distances
+
+
+def _dense(distances):
+    full = np.ones(distances.shape)
+    part = distances.tocoo()
+    full[part.coords] = part.data
+    return full
+
+
+def test_the_mean_is_over_the_sensors_that_know_both_points():
+    random = np.random.default_rng(0)
+    points = np.array([2, 3, 5, 7, 8, 11, 12, 20, 21, 30, 31, 40])
+    present = [points[[0, 1, 2, 4, 5, 6, 8, 9, 10]], points[[1, 2, 3, 4, 6, 7, 9, 11]]]
+    distances = [jaccard_distance(random.normal(size=(len(own), 3)), k1=5, k2=2) for own in present]
+    joint = joint_distances(distances, present, points)
+    assert joint.dtype == np.float32 and joint.has_sorted_indices
+    found, dense = _dense(joint), [_dense(part) for part in distances]
+    for i, a in enumerate(points):
+        for j, b in enumerate(points):
+            known = [
+                full[np.flatnonzero(own == a)[0], np.flatnonzero(own == b)[0]]
+                for own, full in zip(present, dense, strict=True)
+                if a in own and b in own
+            ]
+            assert found[i, j] == pytest.approx(np.mean(known) if known else 1, abs=1e-6)
+    assert found[0, 3] == 1, "one sensor knows the first, the other one the second"
+    assert (joint.diagonal() == 0).all() and (found == found.T).all()
+
+
+def test_one_sensor_gives_its_own_distances():
+    own = jaccard_distance(np.random.default_rng(1).normal(size=(20, 4)), k1=6, k2=2)
+    joint = joint_distances([own], [np.arange(20)], np.arange(20))
+    np.testing.assert_allclose(_dense(joint), _dense(own), atol=1e-6)
