@@ -77,6 +77,7 @@ def _data(model: Model) -> dict[str, Any]:
         "data set": seen.get("dataset_name"),
         "identities": seen.get("identities"),
         "images": seen.get("images"),
+        **({"adapted without labels to": seen["adapted_to"]} if "adapted_to" in seen else {}),
         "licence and consent": None,
     }
 

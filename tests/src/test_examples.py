@@ -23,6 +23,7 @@ def test_there_is_an_example_for_every_mode():
         "chain_tqeb",
         "distillation",
         "chain_tkqeb",
+        "chain_taqeb",
         "chain_eqe",
         "chain_qb",
         "deployment",
