@@ -181,10 +181,11 @@ def _matched(sides: Mapping[str, _Side], labels: Mapping[str, np.ndarray]) -> di
     """Cluster of the other modality for each cluster, -1 for none; nothing where there is one modality."""
     if len(sides) < 2:
         return {}
-    names = ("visible", "thermal")
-    centroids = [ClusterMemory(sides[name].means, labels[name]).centroids for name in names]
-    shared = shared_people(*(labels[name] for name in names), *(sides[name].present for name in names))
-    return dict(zip(names, match_clusters(matching_cost(*centroids, shared)), strict=True))
+    visible, thermal = (sides[name] for name in ("visible", "thermal"))
+    shared = shared_people(labels["visible"], labels["thermal"], visible.present, thermal.present)
+    looks = {name: ClusterMemory(sides[name].means, own).centroids for name, own in labels.items()}
+    of_visible, of_thermal = match_clusters(matching_cost(looks["visible"], looks["thermal"], shared))
+    return {"visible": of_visible, "thermal": of_thermal}
 
 
 def _across(
