@@ -139,9 +139,9 @@ def given_labels(labels: Sequence[Hashable | None], modalities: np.ndarray) -> P
 
 def _together(sides: Mapping[str, _Side]) -> list[list[str]]:
     """Modalities that are clustered together: those that share groups."""
-    names = list(sides)
-    shared = len(names) > 1 and np.intersect1d(*(side.present for side in sides.values())).size > 0
-    return [names] if shared else [[name] for name in names]
+    names, present = list(sides), [side.present for side in sides.values()]
+    share = len(names) > 1 and np.isin(present[0], present[1]).any()
+    return [names] if share else [[name] for name in names]
 
 
 def _clustered(
