@@ -1081,14 +1081,15 @@ def _with_batch_size(training: Mapping[str, Any], views: int) -> dict[str, Any]:
     """
     if twice := [key for key in ("batch_size", "images_per_identity") if key in training]:
         raise ValueError(
-            f"training: p_size and k_size stand in place of batch_size and images_per_identity, received {twice[0]} too"
+            "training: p_size and k_size stand in place of batch_size and images_per_identity, received "
+            f"{' and '.join(twice)} too (~training.{twice[0]} on the command line takes it away)"
         )
-    if {"p_size", "k_size"} - set(training) or training.get("sampler") not in ("identities", "cross_modal"):
+    p, k = training.get("p_size"), training.get("k_size")
+    if p is None or k is None or training.get("sampler") not in ("identities", "cross_modal"):
         raise ValueError(
             "training: expected p_size, k_size and sampler (identities or cross_modal) together: a batch is P x K "
             "images, of each modality and view where the sampler is cross_modal"
         )
-    p, k = training["p_size"], training["k_size"]
     if not all(isinstance(size, int) and size > 0 for size in (p, k)):
         return dict(training)  # the fields answer
     views = views if training["sampler"] == "cross_modal" else 1
@@ -1169,7 +1170,9 @@ class Config(Strict):
             return raw
         raw = {key: value for key, value in raw.items() if value is not None}
         training = raw.get("training")
-        if isinstance(training, Mapping) and {"p_size", "k_size"} & set(training):
+        if isinstance(training, Mapping) and any(
+            training.get(key) is not None for key in ("p_size", "k_size")
+        ):
             has_second_view = bool(raw.get("data_augmentation_second_view"))
             raw["training"] = _with_batch_size(training, views=2 + has_second_view)
         return raw

@@ -181,3 +181,54 @@ def test_the_schema_is_light():
         "import sys, src.schema; sys.exit(any(m in sys.modules for m in ('tensorflow', 'keras', 'mlflow')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+P_BY_K = {"training.batch_size": ..., "training.p_size": 8, "training.k_size": 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "batch_size"),
+    [
+        ({"training.sampler": "identities"}, 32),
+        ({"training.sampler": "cross_modal"}, 64),
+        (
+            {
+                "training.sampler": "cross_modal",
+                "data_augmentation_second_view": {"random_channel_exchange": None},
+            },
+            96,
+        ),
+    ],
+)
+def test_p_and_k_are_the_size_of_a_batch(changes, batch_size):
+    training = validate(Config, _broken({**P_BY_K, **changes})).training
+    assert (training.batch_size, training.images_per_identity) == (batch_size, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"training.batch_size": 64}, "received batch_size too (~training.batch_size on the command line takes it away)"),
+        ({"training.images_per_identity": 4}, "received images_per_identity too"),
+        ({}, "expected p_size, k_size and sampler (identities or cross_modal) together"),
+        ({"training.sampler": "cross_modal", "training.k_size": None}, "expected p_size, k_size and sampler"),
+        ({"training.sampler": "cross_modal", "training.p_size": 0}, "training.p_size: should be greater than or equal to 1"),
+    ],
+)  # fmt: skip
+def test_the_size_of_a_batch_is_stated_once_and_whole(changes, message):
+    with pytest.raises(ConfigError) as error:
+        validate(Config, _broken({**P_BY_K, **changes}))
+    assert message in str(error.value)
+
+
+def test_losses_of_the_second_branch_need_the_model_that_has_it():
+    losses = {"cross_entropy": {"on": ["logits", "specific_logits"]}, "modality_confusion": {}}
+    with pytest.raises(ConfigError) as error:
+        validate(Config, _broken({"training.losses": losses}))
+    assert "loss 'cross_entropy' sees specific_logits, which only model_name: idkl has" in str(error.value)
+    assert "loss 'modality_confusion' sees confusion_logits, which only model_name: idkl has" in str(
+        error.value
+    )
+    validate(Config, _broken({"training.losses": losses, "model.model_name": "idkl"}))
+    off = {**losses, "modality_confusion": {"weight": 0}, "cross_entropy": {}}
+    validate(Config, _broken({"training.losses": off}))
