@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import common.layers  # noqa: F401  registers GeM
+import src.models._head  # noqa: F401  registers the layers of training networks
 from datasets.synthetic import generate
 
 pytestmark = pytest.mark.slow
