@@ -169,7 +169,7 @@ def test_a_resumed_idkl_with_learned_weights_is_the_same_bit_for_bit(start, idkl
         np.testing.assert_array_equal(whole, halves)
 
 
-def test_runs_of_a_sweep_are_compared(folder, start, program, phase1, tmp_path):
+def test_runs_of_a_sweep_are_compared(folder, start, program, tmp_path):
     data = folder / "data"
     result = program(
         "--config-name", "vireid/phase1_synthetic.yaml", "--multirun",
