@@ -145,8 +145,12 @@ def test_the_plan_of_the_project_is_valid_and_compares_what_it_says(monkeypatch)
         for arm, [step] in (tool.for_smoke(plan) if tiny else plan).arms.items():
             overrides = [text.replace("{shared}", "/t.keras") for text in step.overrides]
             configs[name, arm] = validate(Config, compose(["--config-name", step.config, *overrides]))
-    alone, longer, distilled = (configs["plan", arm] for arm in plan.arms)
-    assert [part.without for part in plan.parts] == list(plan.arms)[:2]
+    alone, longer, distilled, one_stage = (configs["plan", arm] for arm in plan.arms)
+    assert [part.without for part in plan.parts[:2]] == list(plan.arms)[:2]
+    [stage] = one_stage.distillation.stages
+    assert (stage.epochs, stage.steps_per_epoch) == (alone.training.epochs, alone.training.steps_per_epoch)
+    assert (stage.optimizer, stage.callbacks) == (alone.training.optimizer, alone.training.callbacks)
+    assert stage.losses[:2] == alone.training.losses
     assert alone.model == distilled.model and alone.data_augmentation == distilled.data_augmentation
     section = distilled.distillation
     assert (
