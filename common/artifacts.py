@@ -37,6 +37,7 @@ class Model:
         tool_versions: Versions of the libraries that made it.
         input_name: The input of a network with several, where each has files of its own; empty where there is one.
         siblings: Name of each other input to its model; both know one another.
+        made_by: The service that made it; empty where that is not known.
     """
 
     files: Mapping[str, Path]
@@ -49,6 +50,7 @@ class Model:
     tool_versions: Mapping[str, str] = field(default_factory=lambda: tool_versions())
     input_name: str = ""
     siblings: Mapping[str, "Model"] = field(default_factory=dict)
+    made_by: str = ""
 
     @property
     def by_input(self) -> dict[str, "Model"]:

@@ -12,8 +12,9 @@ from common.artifacts import Model, Report, ReportFailedError, Table
 from common.cluster import cluster_task
 from common.config import ConfigError
 from common.run import Run, load_tensorflow, require_free_space, seed_everything
-from src.data.selection import Data, read
+from src.data.selection import Data, data_set_name, read
 from src.schema import Config
+from src.services._chain_report import Finished, chain_report, progression_of
 from src.training.distribution import Distribution, distribution_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -77,8 +78,12 @@ def run_services(
     with tracking.pipeline_run(
         store, config.general.project_name, title, composed, {tracking.ARM: arm}, sweep
     ):
+        finished = []
         for name, seen, data in stages:
-            model = _run_service(name, services[name], seen, data, model, run)
+            model, report = _run_service(name, services[name], seen, data, model, run)
+            finished.append(Finished(name, data_set_name(seen), report))
+        if len(finished) > 1:
+            _report_chain(config, finished, folder)
         tracking.log_files([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")
     _LOGGER.info(
         "%s finished after %.0f s, results are in %s", config.operation_mode, perf_counter() - start, folder
@@ -163,7 +168,9 @@ def _preflight(
 
 def _run_service(
     name: str, service: Any, config: Config, data: Data, model: Model | None, run: Run
-) -> Model | None:
+) -> tuple[Model | None, Report | None]:
+    """Run one service; returns the newest model, and the service's report if it made one."""
+    report = None
     _LOGGER.info("--- %s ---", name)
     start = perf_counter()
     with tracking.stage_run(name):
@@ -177,10 +184,19 @@ def _run_service(
                 tracking.log_files([*part.files.values(), *files, part.save()], "model")
                 model = part
                 continue
+            report = part
             _show(part, run.folder)
             if part.failure is not None:
                 raise ReportFailedError(part.failure)
-    return model
+    return model, report
+
+
+def _report_chain(config: Config, finished: Sequence[Finished], folder: Path) -> None:
+    progression = progression_of(finished)
+    if progression is not None:
+        _LOGGER.info("%s", _text(progression))
+    title = f"{config.general.project_name}: {config.operation_mode}"
+    tracking.log_files([chain_report(folder / "report.html", title, finished)], "report")
 
 
 def _show(report: Report, folder: Path) -> None:

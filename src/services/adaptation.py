@@ -286,6 +286,7 @@ def _saved(work: _Work, model: Model | None, preprocessing: Preprocessing, done:
             "adaptation_rounds": done.rounds,
         },
         source=model,
+        made_by="adaptation",
     )
     saved.save()
     return saved

@@ -89,6 +89,7 @@ class _Score:
         size: Of its files, in bytes.
         variant: What corrected the ranking, or the other direction of the protocol; empty for the plain row.
         people: Of how many people's images alone it is; 0 for the whole test set.
+        after: The service that made the model, of the row that stands for the model; empty for further rows of it.
         scored: Embeddings and what pictures are made of; of plain rows only.
         numbers: Metrics beyond `_SHOWN`, by name.
     """
@@ -100,6 +101,7 @@ class _Score:
     size: int | None = None
     variant: str = ""
     people: int = 0
+    after: str = ""
     scored: Scored | None = None
     numbers: Mapping[str, float] = field(default_factory=dict)
 
@@ -259,7 +261,9 @@ def _score_file(
     if verification is not None:
         numbers |= verification_numbers(verification, point)
     size = sum(path.stat().st_size for path in {part.path for part in parts.values()})
-    yield _Score(title, model.precision, where, metrics, size, scored=scored, numbers=numbers)
+    stands_for_model = target == "host" and role == next(name for name in model.files if name in _RUNNABLE)
+    after = model.made_by if stands_for_model else ""
+    yield _Score(title, model.precision, where, metrics, size, after=after, scored=scored, numbers=numbers)
     if (other := _other_direction(config)) is not None:
         turned = _retrieval(config, query, gallery, direction=other)
         yield _Score(title, model.precision, where, turned, size, other)
@@ -451,6 +455,12 @@ def _report(
         f"{score.key}/{name}": value
         for score in [*scores, *baselines]
         for name, value in {**dict(zip(_SHOWN, score.values, strict=True)), **score.numbers}.items()
+    }
+    metrics |= {
+        f"after_{score.after}/{name}": value
+        for score in scores
+        if score.after and not score.people
+        for name, value in zip(_SHOWN, score.values, strict=True)
     }
     return Report("evaluation", metrics, tuple(tables), tuple(files), tuple(notes))
 

@@ -142,6 +142,7 @@ def _model_of(source: Model, files: Sequence[tuple[Path, Export]]) -> Model:
         precision="int8",
         source=source,
         tool_versions=tool_versions(),
+        made_by="quantization",
     )
     if not branch.name:
         return quantized

@@ -82,6 +82,7 @@ def _again(chain, program, *overrides) -> tuple[Path, str]:
         "benchmarking/quantized_model_qcs8550.dlc",
         "benchmarking/quantized_model_qcs8550_qnn.bin",
         "benchmarking/encodings_legacy.json",
+        "report.html",
         "stm32ai_main.log",
         ".hydra/config.yaml",
     ],
@@ -102,6 +103,13 @@ def test_float_and_int8_are_scored_side_by_side(chain):
     assert any(
         "quantized_model.onnx - best_model.keras" in str(row[0]) for row in report["tables"][0]["rows"]
     )
+
+
+def test_the_chain_says_what_each_service_made_of_the_model(chain):
+    metrics = json.loads((chain[0] / "out/evaluation/metrics.json").read_text())["metrics"]
+    for service, row in (("training", "float32/keras"), ("quantization", "int8/onnxruntime_cpu")):
+        assert metrics[f"after_{service}/mAP"] == metrics[f"{row}/mAP"]
+    assert "Progression\nafter" in chain[1]
 
 
 def test_everything_runs_on_the_npu_in_integers(chain):
