@@ -213,7 +213,10 @@ def _differences(one: Preprocessing, other: Preprocessing) -> str:
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Report, Model]:
-    """Distil and return the best student, with what teacher and student score on validation people."""
+    """Distil and return the best student, with what teacher and student score on validation people.
+
+    A student of one teacher knows it as its source, so evaluation puts them side by side.
+    """
     section, student = _section(config), _student_of(config, model)
     follows = section.teacher_momentum is not None
     teachers = [] if follows else _teacher_files(section) or [_trained(model)]
@@ -240,9 +243,10 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
             done = train(as_training, own, start, preprocessing, folder, stage_run, teacher_of)
         scores[f"student, stage {number}"] = _best_of(done)
         best = done.best
-    made = trained_model(student.config, data, start.network, preprocessing, folder)
+    made = trained_model(student.config, data, start.network, preprocessing, folder, made_by="distillation")
     names = [str(teacher.path) for teacher in teachers] or ["moving average"]
-    made = replace(made, trained_on={**made.trained_on, "teacher": names})
+    source = teachers[0] if len(teachers) == 1 else None
+    made = replace(made, trained_on={**made.trained_on, "teacher": names}, source=source)
     return _report(scores, best, teaching.seconds), made
 
 

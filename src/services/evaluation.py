@@ -1,6 +1,7 @@
 """Evaluation: retrieval on the test set of every file of a model, float and INT8 through one code path."""
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -178,11 +179,16 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     """Score a model, the model that it was made from, and the baselines that the configuration asks for."""
     assert model is not None
     preprocessing = preprocessing_for(config, model)
+    files = list(_files(model))
+    count = Counter(file_model.files[role].name for file_model, role in files)
     scores = [
         score
-        for file_model, role in _files(model)
-        for score in _score_file(config, data, file_model, role, "host", run.seed)
-    ]
+        for file_model, role in files
+        for score in _score_file(
+            config, data, file_model, role, "host", run.seed,
+            prefix=file_model.made_by if count[file_model.files[role].name] > 1 else "",
+        )
+    ]  # fmt: skip
     if emulates(config.evaluation.target, model):
         scores += _emulated(config, data, model, run.seed)
     baselines = _baselines(config, data, preprocessing, model)
@@ -230,12 +236,15 @@ def _names(parts: Mapping[str, Part]) -> tuple[str, str]:
 
 
 def _score_file(
-    config: Config, data: Data, model: Model, role: str, target: str, seed: int
+    config: Config, data: Data, model: Model, role: str, target: str, seed: int, prefix: str = ""
 ) -> Iterator[_Score]:
-    """The row of a file, or of one for each modality; then those of the other direction and of re-ranking, if any."""
+    """The row of a file, or of one for each modality; then those of the other direction and of re-ranking, if any.
+
+    `prefix` tells models apart whose files have one name.
+    """
     held_out = _threshold_samples(data)
     parts = parts_of(config, model, role)
-    title, stem = _names(parts)
+    title, stem = (f"{prefix}_{name}" if prefix else name for name in _names(parts))
     with open_on(target, parts, config) as opened:
         where, batch = opened.name, config.evaluation.batch_size
 

@@ -88,7 +88,9 @@ def metrics_of(arms: Arms) -> list[str]:
     return [
         name
         for name in first.metrics
-        if name in everywhere and name.rpartition("/")[2] in _SCORES and not name.startswith(("baseline/", "after_"))
+        if name in everywhere
+        and name.rpartition("/")[2] in _SCORES
+        and not name.startswith(("baseline/", "after_"))
     ]
 
 

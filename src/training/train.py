@@ -78,7 +78,12 @@ def train(
 
 
 def trained_model(
-    config: Config, data: Data, network: keras.Model, preprocessing: Preprocessing, folder: Path
+    config: Config,
+    data: Data,
+    network: keras.Model,
+    preprocessing: Preprocessing,
+    folder: Path,
+    made_by: str = "training",
 ) -> Model:
     """Return what `train` has left in a folder.
 
@@ -88,6 +93,7 @@ def trained_model(
         network: The training network.
         preprocessing: Of one of its inputs.
         folder: Where the models are.
+        made_by: The service.
     """
     return Model(
         files={"keras": folder / "best_model.keras"},
@@ -101,6 +107,7 @@ def trained_model(
             "images": len(data.training),
             "model_name": network.name,
         },
+        made_by=made_by,
     )
 
 

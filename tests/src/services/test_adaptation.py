@@ -1,6 +1,7 @@
 """Adaptation of networks with one input and with two stems: rounds, guards, resuming, and labels that nobody reads."""
 
 import csv
+import importlib.util
 import json
 import logging
 from dataclasses import replace
@@ -564,31 +565,64 @@ def test_services_before_adaptation_see_the_source_and_those_after_it_the_target
     assert Data().target == ()
 
 
-@pytest.mark.slow
-def test_the_road_from_training_to_int8_on_the_target(root, program, tmp_path):
-    """chain_taqe: trained on labelled people of the source, adapted to the target, quantized, scored on the target."""
-    pictures = {"visible": "visible", "thermal": "thermal"}
+@pytest.fixture
+def source(tmp_path):
+    """Labelled people of another place, in the layout of VT-MOT."""
     source = tmp_path / "source"
     for part, people in (("train", range(20, 28)), ("query", range(28, 32)), ("gallery", range(28, 32))):
-        for modality in pictures:
+        for modality in ("visible", "thermal"):
             (source / part / modality).mkdir(parents=True)
             for person in people:
                 for number in range(4):
                     name = f"courtx{person}_c{1 + number % 2}_t{number}_00000{part == 'query'}.jpg"
                     _image(person, modality, (number, part == "query")).save(source / part / modality / name)
+    return source
+
+
+def _travel(program, root, source, tmp_path, config, *overrides):
+    """Run a chain with an adaptation in it at a reduced size; returns its folder."""
     done = program(
-        "--config-name", "chain_taqeb_config.yaml", "operation_mode=chain_taqe", f"dataset.root_path={source}",
+        "--config-name", config, f"dataset.root_path={source}",
         f"adaptation.target.root_path={root}", "model.input_shape=[64,32,3]", "training.epochs=1",
         "training.batch_size=16", "training.images_per_identity=2", "training.steps_per_epoch=2",
         "~training.callbacks", "adaptation.rounds=1", "adaptation.steps_per_round=2", "adaptation.batch_size=16",
         "adaptation.images_per_identity=2", "adaptation.k1=6", "adaptation.k2=2",
-        "adaptation.clustering.agglomerative.threshold=0.9", "quantization.max_images=8",
+        "adaptation.clustering.agglomerative.threshold=0.9", *overrides,
         f"hydra.run.dir={tmp_path / 'run'}", f"mlflow.uri={tmp_path / 'mlruns'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
-    report = json.loads((tmp_path / "run/evaluation/metrics.json").read_text())
-    assert {key.split("/")[0] for key in report["metrics"]} == {"float32", "int8"}
+    return tmp_path / "run"
+
+
+@pytest.mark.slow
+def test_the_road_from_training_to_int8_on_the_target(root, source, program, tmp_path):
+    """chain_taqe: trained on labelled people of the source, adapted to the target, quantized, scored on the target."""
+    run = _travel(
+        program, root, source, tmp_path, "chain_taqeb_config.yaml", "operation_mode=chain_taqe",
+        "++quantization.max_images=8",
+    )  # fmt: skip
+    report = json.loads((run / "evaluation/metrics.json").read_text())
+    made = {"after_training", "after_adaptation", "after_quantization"}
+    assert {key.split("/")[0] for key in report["metrics"]} == {"float32", "int8"} | made
     names = [row[0] for row in report["tables"][0]["rows"]]
     assert names[:2] == ["best_model.keras", "adapted_model.keras"]
-    manifest = json.loads((tmp_path / "run/saved_models/adapted_model.json").read_text())
+    manifest = json.loads((run / "saved_models/adapted_model.json").read_text())
     assert manifest["source"] == "best_model.keras" and manifest["trained_on"]["adapted_to"] == "vt_mot"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_qnn") is None, reason="needs Linux x86-64")
+def test_the_whole_road_in_one_command(root, source, program, tmp_path):
+    stage = "{epochs: 1, steps_per_epoch: 2, optimizer: Adam, losses: [{name: cross_entropy}, {name: focal_ranking}]}"
+    run = _travel(
+        program, root, source, tmp_path, "chain_tkaqeb_config.yaml", "distillation.student.input_shape=[64,32,3]",
+        "distillation.batch_size=16", f"distillation.stages=[{stage}]", "++quantization.max_images=8",
+        "quantization.qat.batch_size=8", "++quantization.qat.max_steps=2", "++benchmarking.parity_images=2",
+        "++benchmarking.latency_runs=3",
+    )  # fmt: skip
+    metrics = json.loads((run / "evaluation/metrics.json").read_text())["metrics"]
+    page = (run / "report.html").read_text()
+    for service in ("training", "distillation", "adaptation", "quantization"):
+        assert 0 <= metrics[f"after_{service}/mAP"] <= 1
+        assert f"<td>{service}</td>" in page.replace("\n", "").replace(" ", "")
+    assert page.index("Progression") < page.index("evaluation: Retrieval")
