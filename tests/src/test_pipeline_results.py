@@ -24,7 +24,7 @@ def _model(folder: Path, name: str) -> Model:
     return Model({"onnx": folder / f"{name}.onnx"}, "int8", (32, 32, 3), 8)
 
 
-def _run(folder: Path, result) -> Model | None:
+def _run(folder: Path, result) -> tuple[Model | None, Report | None]:
     service = SimpleNamespace(run=lambda *_: result)
     return pipeline._run_service("quantization", service, None, Data(), _model(folder, "old"), Run(folder, 0))
 
@@ -34,7 +34,8 @@ def test_results_of_services(tmp_path, caplog, kind):
     report = Report("quantization", {"gate/mean_gap": 0.25}, (Table("Scores", ("a",), ((1,),)),))
     new = _model(tmp_path, "new")
     caplog.set_level("INFO")
-    flows = _run(tmp_path, {"model": new, "report": report, "pair": (report, new)}[kind])
+    flows, measured = _run(tmp_path, {"model": new, "report": report, "pair": (report, new)}[kind])
+    assert measured is (None if kind == "model" else report)
     assert flows.name == ("old" if kind == "report" else "new")
     assert (tmp_path / "new.json").is_file() == (kind != "report")
     saved = tmp_path / "quantization/metrics.json"
