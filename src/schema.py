@@ -1185,15 +1185,14 @@ class Config(Strict):
         """
         services = services_of(self.operation_mode)
         makes_model = services in (("training",), ("distillation",), ("adaptation",))
-        has_test_set = (
-            self.of_target.dataset.has_test_set if "adaptation" in services else self.dataset.has_test_set
-        )
-        return (*services, "evaluation") if makes_model and has_test_set else services
+        ends_with_test = makes_model and self.of_target.dataset.has_test_set
+        return (*services, "evaluation") if ends_with_test else services
 
     @property
     def of_target(self) -> "Config":
         """The configuration as adaptation and the services after it see it: `dataset` is the target."""
-        target = None if self.adaptation is None else self.adaptation.target
+        adapts = "adaptation" in services_of(self.operation_mode)
+        target = self.adaptation.target if adapts and self.adaptation is not None else None
         return self if target is None else self.model_copy(update={"dataset": target})
 
     @model_validator(mode="after")

@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from common.config import ConfigError, validate
+from common.config import ConfigError, compose, validate
 from datasets.synthetic import generate
 from src.data.readers.vt_mot import vt_mot
 from src.schema import Config
@@ -137,9 +137,29 @@ def test_a_plan_without_an_arm_is_refused(tmp_path):
         tool.read_plan(tmp_path / "plan.yaml")
 
 
-def test_the_arms_of_the_project_take_the_same_steps_from_the_same_start(monkeypatch):
-    from common.config import compose
+@pytest.mark.parametrize("smoke", [False, True])
+def test_every_step_of_the_project_is_a_valid_configuration(smoke, monkeypatch, tmp_path):
+    monkeypatch.setenv("MODELS_DIR", "/models")
+    plan = tool.read_plan(tool._PLAN)
+    plan = tool.for_smoke(plan) if smoke else plan
+    plan = tool.on_people(plan, tmp_path / "source", tmp_path / "target", tmp_path / "labels.csv")
+    for arm, steps in {SHARED: plan.shared, **plan.arms}.items():
+        for number, step in enumerate(steps, 1):
+            texts = [
+                text.replace("{shared}", "m.keras").replace("{previous}", "a.keras")
+                for text in step.overrides
+            ]
+            config = validate(Config, compose(["--config-name", step.config, *texts]))
+            of_source = arm == SHARED or number == 2
+            assert config.services[-1] == "evaluation"
+            assert config.of_target.dataset.root_path == tmp_path / ("source" if of_source else "target")
+            assert (config.services[0] == "adaptation") == (arm not in (SHARED, tool._BEFORE) and number == 1)
+            if smoke and config.services[0] != "evaluation":
+                section = config.training if arm == SHARED else config.adaptation
+                assert section.batch_size == 16
 
+
+def test_the_arms_of_the_project_take_the_same_steps_from_the_same_start(monkeypatch):
     monkeypatch.setenv("MODELS_DIR", "/models")
     plan = tool.read_plan(tool._PLAN)
     assert plan.seeds == [0, 1, 2] and (plan.source, plan.target) == ("bench", "drone")
