@@ -196,7 +196,11 @@ def _query_differences(
 
 
 def _queries(run: Path) -> list[dict[str, str]]:
-    with (run / "evaluation/best_model_keras_queries.csv").open(encoding="utf-8", newline="") as file:
+    """The queries of the model that the run has made; beside its teacher a student's file is told apart."""
+    files = [run / f"evaluation/{prefix}best_model_keras_queries.csv" for prefix in ("distillation_", "")]
+    with next((file for file in files if file.is_file()), files[-1]).open(
+        encoding="utf-8", newline=""
+    ) as file:
         return list(csv.DictReader(file))
 
 

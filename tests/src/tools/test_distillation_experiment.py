@@ -59,7 +59,8 @@ def runs(monkeypatch):
             "visible_to_visible_rank1": 0.8, "thermal_to_thermal_rank1": 0.9,
         }  # fmt: skip
         _report(target, "evaluation", {f"float32/keras/{key}": value for key, value in scores.items()})
-        with (target / "evaluation/best_model_keras_queries.csv").open("w", newline="") as file:
+        prefix = "distillation_" if arm == "distilled" else ""
+        with (target / f"evaluation/{prefix}best_model_keras_queries.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("file", "identity", "average_precision_in_trials", "rank1_in_trials"))
             for number in range(12):
