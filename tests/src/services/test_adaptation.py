@@ -587,7 +587,7 @@ def _travel(program, root, source, tmp_path, config, *overrides):
         "training.batch_size=16", "training.images_per_identity=2", "training.steps_per_epoch=2",
         "~training.callbacks", "adaptation.rounds=1", "adaptation.steps_per_round=2", "adaptation.batch_size=16",
         "adaptation.images_per_identity=2", "adaptation.k1=6", "adaptation.k2=2",
-        "adaptation.clustering.agglomerative.threshold=0.9", *overrides,
+        "adaptation.clustering.agglomerative={threshold: 0.9, min_samples: 4}", *overrides,
         f"hydra.run.dir={tmp_path / 'run'}", f"mlflow.uri={tmp_path / 'mlruns'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
