@@ -81,7 +81,7 @@ def run_services(
         finished = []
         for name, seen, data in stages:
             model, report = _run_service(name, services[name], seen, data, model, run)
-            finished.append(Finished(name, data_set_name(seen), report))
+            finished.append(Finished(name, _data_set(config, seen), report))
         if len(finished) > 1:
             _report_chain(config, finished, folder)
         tracking.log_files([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")
@@ -189,6 +189,13 @@ def _run_service(
             if part.failure is not None:
                 raise ReportFailedError(part.failure)
     return model, report
+
+
+def _data_set(config: Config, seen: Config) -> str:
+    """What a service saw; source and target may have one layout, and so one name."""
+    if config.of_target is config:
+        return data_set_name(seen)
+    return f"{'the source' if seen is config else 'the target'}, {data_set_name(seen)}"
 
 
 def _report_chain(config: Config, finished: Sequence[Finished], folder: Path) -> None:

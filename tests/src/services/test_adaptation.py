@@ -626,3 +626,4 @@ def test_the_whole_road_in_one_command(root, source, program, tmp_path):
         assert 0 <= metrics[f"after_{service}/mAP"] <= 1
         assert f"<td>{service}</td>" in page.replace("\n", "").replace(" ", "")
     assert page.index("Progression") < page.index("evaluation: Retrieval")
+    assert "Rank-1 on the target, vt_mot, %" in page
