@@ -141,8 +141,10 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             "no query identity is in the gallery, so nothing can be scored: dataset.test_query_path holds "
             f"{len(data.query)} images, dataset.test_gallery_path {len(data.gallery)}; are they of one test set?"
         )
-    for part in (data, _of_some_people(data, config.evaluation.emulated_identities)):
-        _check_protocol(config, part)
+    _check_protocol(config, data)
+    some = _of_some_people(data, config.evaluation.emulated_identities)
+    if some is not data:
+        _check_protocol(config, some)
     if model is not None:
         held_out = _threshold_samples(data)
         check_modalities(config, model, query=data.query, gallery=data.gallery, validation=held_out)

@@ -49,3 +49,8 @@ def put_between_markers(page: Path, text: str, marker: str) -> None:
     temporary = page.with_name(page.name + ".tmp")
     temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
     temporary.replace(page)
+
+
+def verdict(passed: bool, text: str) -> str:
+    """A line of Markdown that says whether a requirement is met."""
+    return f"- {'yes' if passed else '**no**'}: {text}"

@@ -26,7 +26,7 @@ from common.plotting import line_curves
 from datasets.synthetic import generate
 from src.adaptation.statistics import cluster_statistics
 from src.data.readers.vt_mot import vt_mot
-from src.tools._planned import put_between_markers, read_options
+from src.tools._planned import put_between_markers, read_options, verdict
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
@@ -229,7 +229,7 @@ def verdicts(results: Mapping[str, Scores]) -> list[str]:
     for name in _SCORES:
         share = float(closed_share(results, name).mean())
         lines.append(
-            _line(
+            verdict(
                 share >= _NEEDED_SHARE,
                 f"{name}: {100 * share:.0f} % of the gap to the oracle is closed, at least "
                 f"{100 * _NEEDED_SHARE:.0f} % are asked for",
@@ -244,10 +244,6 @@ def verdicts(results: Mapping[str, Scores]) -> list[str]:
         )
         lines.append(f"- {what} makes in points of mAP: {told}.")
     return lines
-
-
-def _line(passed: bool, text: str) -> str:
-    return f"- {'yes' if passed else '**no**'}: {text}"
 
 
 def draw(plan: Plan, folder: Path, pictures: Path) -> list[str]:
@@ -300,7 +296,7 @@ def main(arguments: list[str]) -> int:
             _BEFORE: scores_of([step_folder(folder, SHARED, s, len(plan.shared)) for s in plan.seeds]),
             _ADAPTED: scores_of([step_folder(folder, _ADAPTED, s, 2) for s in plan.seeds]),
         }
-        timed = _line(
+        timed = verdict(
             minutes <= _MINUTES, f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
         )
         text = "\n".join(

@@ -28,7 +28,7 @@ from src.data.readers.sysu_mm01 import sysu_mm01 as read_sysu_mm01
 from src.metrics.protocols import market1501, sysu_mm01
 from src.services._analysis import images_of, modality_numbers
 from src.tools._intervals import bootstrap, paired_t
-from src.tools._planned import put_between_markers, read_options
+from src.tools._planned import put_between_markers, read_options, verdict
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
@@ -266,11 +266,11 @@ def verdicts(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
     first = plan.parts[0]
     low, high = paired_t(difference(rows, first, mean_ap))
     lines = [
-        _line(
+        verdict(
             reached >= _NEEDED_RANK1,
             f"the best arm, {best}, reaches {100 * _NEEDED_RANK1:.0f} % thermal to visible: {100 * reached:.1f} %",
         ),
-        _line(
+        verdict(
             len(set(images.values())) == 1,
             f"all arms saw the same number of images: {', '.join(f'{n:,}' for n in sorted(set(images.values())))}",
         ),
@@ -288,10 +288,6 @@ def verdicts(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
         told = (f"{p.part} ({_points(rows, p, visible)})" for p in costly)
         lines.append(f"- Costs visible Rank-1, beyond the spread of the seeds: {'; '.join(told)}.")
     return lines
-
-
-def _line(passed: bool, text: str) -> str:
-    return f"- {'yes' if passed else '**no**'}: {text}"
 
 
 def _points(rows: Rows, part: Part, name: str) -> str:
@@ -380,7 +376,7 @@ def main(arguments: list[str]) -> int:
         rows = {_CHANCE: chance(root), _UNTRAINED: untrained(plan, folder), **results}
         images = {arm: images_seen(plan, folder, arm) for arm in plan.arms}
         pictures = folder if options.smoke else _PAGE.parent / "images"
-        timed = _line(
+        timed = verdict(
             minutes <= _MINUTES, f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
         )
         told = [

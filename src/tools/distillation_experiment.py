@@ -21,7 +21,7 @@ import yaml
 from common.artifacts import write_json
 from common.config import ConfigError, validate
 from datasets.synthetic import generate
-from src.tools._planned import put_between_markers, read_options
+from src.tools._planned import put_between_markers, read_options, verdict
 from src.tools.cross_modal_experiment import Plan, Rows, difference, paired_t, parts_table
 from src.tools.experiment import SHARED, Step, run_experiment, step_folder
 
@@ -235,7 +235,7 @@ def verdicts(
 
 
 def _line(passed: bool, text: str) -> str:
-    return f"- {'yes' if passed else '**no**'}: {text}."
+    return verdict(passed, f"{text}.")
 
 
 def _interval(low: float, high: float) -> str:

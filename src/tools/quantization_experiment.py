@@ -21,7 +21,7 @@ from pydantic import Field
 from common.artifacts import write_json
 from common.config import ConfigError, Strict, validate
 from common.run import progress
-from src.tools._planned import put_between_markers, read_options
+from src.tools._planned import put_between_markers, read_options, verdict
 from src.tools.experiment import run_step
 
 _PROJECT = Path(__file__).parents[2]
@@ -235,7 +235,7 @@ def verdicts(results: Mapping[str, Sequence[Values]]) -> list[str]:
         (worst("qat/megabytes", max) <= 26, f"INT8 file <= 26 MB: {worst('qat/megabytes', max):.2f}"),
         (worst("step_cost", max) <= 2.5, f"a QAT step costs at most 2.5 float steps: {worst('step_cost', max):.2f}"),
     ]  # fmt: skip
-    return [f"- {'yes' if passed else '**no**'}: {text}" for passed, text in rows]
+    return [verdict(passed, text) for passed, text in rows]
 
 
 def main(arguments: list[str]) -> int:

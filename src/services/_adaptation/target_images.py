@@ -13,6 +13,7 @@ from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.data.samplers import pk_batches, steps_per_epoch
 from src.models._two_stems import MODALITIES
+from src.services._embed import l2_normalize
 from src.training.validation import Embedding, Routes
 
 _BATCH = 64
@@ -84,12 +85,8 @@ def features_of(sides: Mapping[str, Side], routes: Routes, description: str) -> 
 
 
 def _with_mirror_image(embed: Embedding, images: np.ndarray) -> np.ndarray:
-    return _unit(_unit(embed(images)) + _unit(embed(np.ascontiguousarray(images[:, :, ::-1]))))
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    lengths: np.ndarray = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.maximum(lengths, 1e-12)
+    mirrored = np.ascontiguousarray(images[:, :, ::-1])
+    return l2_normalize(l2_normalize(embed(images)) + l2_normalize(embed(mirrored)))
 
 
 def batches_of(
