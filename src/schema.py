@@ -877,6 +877,8 @@ class Quantization(Strict):
     """Scales of the weights; `tfmot_qat` is per channel."""
     calibrate_method: Literal["MinMax", "Entropy", "Percentile"] = "MinMax"
     """`Onnx_quantizer` only: how activation ranges are found."""
+    activation_bits: Literal[8, 16] = 8
+    """`Onnx_quantizer` only: with 16 the NPU gives what ONNX Runtime gives, and is slower; weights keep 8 bits."""
     max_images: PositiveInt = 256
     """Upper bound on the number of calibration images."""
     qat: QuantizationAwareTraining = QuantizationAwareTraining()
@@ -901,6 +903,8 @@ class Quantization(Strict):
             raise ValueError(
                 f"quantizer {self.quantizer} does {kind}, but quantization_type is {self.quantization_type}"
             )
+        if self.activation_bits == 16 and self.quantizer != "Onnx_quantizer":
+            raise ValueError(f"activation_bits: 16 takes quantizer Onnx_quantizer, received {self.quantizer}")
         if self.quantizer == "tfmot_qat" and self.granularity != "per_channel":
             raise ValueError(
                 "quantizer tfmot_qat quantizes weights per channel, but granularity is per_tensor"

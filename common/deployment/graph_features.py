@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from common.config import ConfigError
 from common.deployment.macs import count_macs, load_with_shapes
 
 # What an integer graph for the NPU does not execute: encodings, views, and what is fused into its producer
@@ -40,10 +42,13 @@ def graph_features(onnx_path: Path) -> GraphFeatures:
     """Count the features of an ONNX graph; a float graph and its quantized form have the same.
 
     Raises:
-        ConfigError: The file is unreadable, or the shapes of its operators cannot be inferred.
+        ConfigError: The file is unreadable, the shapes of its operators cannot be inferred, or activations have more
+            than 8 bits.
     """
     counts = count_macs(onnx_path)
     model, batch, shapes = load_with_shapes(onnx_path)
+    if wide := next(_wide_activations(model.graph), None):
+        raise ConfigError(f"{onnx_path}: no latency is estimated, because '{wide}' has 16 bits, expected 8")
     executed = [node for node in model.graph.node if node.op_type not in _FREE]
     values = sum(math.prod(shapes.get(name, ())) for node in executed for name in node.output if name)
     return GraphFeatures(
@@ -53,6 +58,18 @@ def graph_features(onnx_path: Path) -> GraphFeatures:
         operators=len(executed),
         input_normalization=_normalizes(model.graph, shapes),
     )
+
+
+def _wide_activations(graph: Any) -> Iterator[str]:
+    """Tensors that are quantized to 16 bits."""
+    import onnx
+
+    wide = {
+        t.name for t in graph.initializer if t.data_type in (onnx.TensorProto.UINT16, onnx.TensorProto.INT16)
+    }
+    for node in graph.node:
+        if node.op_type == "QuantizeLinear" and wide.intersection(node.input[2:]):
+            yield node.input[0]
 
 
 def _normalizes(graph: Any, shapes: dict[str, tuple[int, ...]]) -> bool:

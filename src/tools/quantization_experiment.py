@@ -2,8 +2,9 @@
 
     make experiments-quantization
 
-Each network and seed is trained once and quantized once, in two runs of `stm32ai_main.py`; what is finished is not
-repeated, so remove `step_2` of a network to quantize it anew. The table goes into docs/README_QUANTIZATION.md.
+Each network and seed is trained once and quantized twice, with QAT and with 16 bits between operators, in three runs of
+`stm32ai_main.py`; what is finished is not repeated, so remove `step_2` of a network to quantize it anew. The table goes
+into docs/README_QUANTIZATION.md.
 """
 
 import csv
@@ -33,9 +34,13 @@ _SMOKE = (
     "dataset.synthetic_preset=tiny", "model.input_shape=(64,32,3)", "training.epochs=1", "training.batch_size=16",
     "++training.steps_per_epoch=1", "~training.callbacks",
 )  # fmt: skip
+_SMOKE_WIDE = (
+    "++quantization.max_images=16",
+    "++benchmarking.parity_images=2",
+    "++benchmarking.latency_runs=5",
+)
 _SMOKE_QUANTIZATION = (
-    "++quantization.qat.max_steps=1", "++quantization.qat.batch_size=8", "++quantization.max_images=16",
-    "++benchmarking.parity_images=2", "++benchmarking.latency_runs=5",
+    "++quantization.qat.max_steps=1", "++quantization.qat.batch_size=8", *_SMOKE_WIDE,
 )  # fmt: skip
 
 Values = Mapping[str, float]
@@ -64,6 +69,8 @@ class Plan(Strict):
     """Given to every training."""
     quantization: list[str] = []
     """Given to every quantization."""
+    wide: list[str] = []
+    """Given to every quantization with 16 bits between operators, of which only parity is measured."""
     networks: dict[str, Network]
     """`model.model_name` to its row."""
 
@@ -92,7 +99,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int, smoke: bool = False) -> dict[s
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     work = [(name, seed) for name, network in plan.networks.items() for seed in network.seeds]
-    with progress("runs", 2 * len(work), "runs") as advance, ThreadPoolExecutor(jobs) as pool:
+    with progress("runs", 3 * len(work), "runs") as advance, ThreadPoolExecutor(jobs) as pool:
 
         def one(item: tuple[str, int]) -> Values:
             name, seed = item
@@ -105,14 +112,19 @@ def run_plan(plan: Plan, folder: Path, jobs: int, smoke: bool = False) -> dict[s
             run_step(_BASE, training, target / "step_1", {}, threads)
             advance(1, f"{name}, seed {seed}")
             mode = "chain_qeb" if network.emulate else "chain_qb"
+            trained = [*common, "~model.model_name", "~training", "+model.model_path={previous}"]
             quantization = [
-                *common, f"operation_mode={mode}", "~model.model_name", "~training", "+model.model_path={previous}",
+                *trained, f"operation_mode={mode}",
                 *(["+evaluation.target=qnn_htp_emulator"] if network.emulate else []),
                 *plan.quantization, *network.quantization, *(_SMOKE[:2] + _SMOKE_QUANTIZATION if smoke else ()),
             ]  # fmt: skip
+            wide = [
+                *trained, "operation_mode=chain_qb", *plan.wide, *(_SMOKE[:2] + _SMOKE_WIDE if smoke else ()),
+            ]  # fmt: skip
             best = target / "step_1/saved_models/best_model.keras"
-            run_step(_BASE, quantization, target / "step_2", {"previous": best}, threads)
-            advance(1, f"{name}, seed {seed}")
+            for step, overrides in (("step_2", quantization), ("step_3", wide)):
+                run_step(_BASE, overrides, target / step, {"previous": best}, threads)
+                advance(1, f"{name}, seed {seed}")
             return measured(target)
 
         found = list(pool.map(one, work))
@@ -123,10 +135,10 @@ def run_plan(plan: Plan, folder: Path, jobs: int, smoke: bool = False) -> dict[s
 
 
 def measured(folder: Path) -> Values:
-    """What the two runs in a folder measured, in the units of the reports; what was not measured is absent."""
+    """What the runs in a folder measured, in the units of the reports; what was not measured is absent."""
 
-    def report(service: str) -> Values:
-        path = folder / "step_2" / service / "metrics.json"
+    def report(service: str, step: str = "step_2") -> Values:
+        path = folder / step / service / "metrics.json"
         return json.loads(path.read_text())["metrics"] if path.is_file() else {}
 
     quantization, evaluation, benchmarking = map(report, ("quantization", "evaluation", "benchmarking"))
@@ -141,6 +153,8 @@ def measured(folder: Path) -> Values:
     values["file_gap"] = quantization["gate/quantized_model.onnx/mean_gap"]
     values["htp/cosine"] = benchmarking["qnn_htp_emulator/parity_cosine_mean"]
     values["integer"] = benchmarking["npu/integer_convolutions"] / benchmarking["npu/convolutions"]
+    values["wide/to_float"] = 1 - report("quantization", "step_3")["gate/quantized_model.onnx/float_gap"]
+    values["wide/htp"] = report("benchmarking", "step_3")["qnn_htp_emulator/parity_cosine_mean"]
     values["step_cost"] = _training_speed(folder / "step_1") / quantization["qat/images_per_second"]
     return values
 
@@ -163,6 +177,9 @@ def table(results: Mapping[str, Sequence[Values]]) -> str:
         "dead dimensions": lambda values: f"{_mean(values, 'qat/dead_dimensions'):.0f}",
         "cosine ONNX to QAT model": lambda values: f"{1 - _mean(values, 'file_gap'):.5f}",
         "cosine HTP to ONNX": lambda values: f"{_mean(values, 'htp/cosine'):.5f}",
+        "16 bits: cosine to float / HTP to ONNX": lambda values: (
+            f"{_mean(values, 'wide/to_float'):.4f} / {_mean(values, 'wide/htp'):.5f}"
+        ),
         "integer convolutions": lambda values: f"{100 * _mean(values, 'integer'):.0f} %",
         "MB float / INT8": lambda values: (
             f"{_mean(values, 'float/megabytes'):.2f} / {_mean(values, 'qat/megabytes'):.2f}"
@@ -230,6 +247,10 @@ def verdicts(results: Mapping[str, Sequence[Values]]) -> list[str]:
             f"cosine of ONNX Runtime to the QAT model >= 0.9995: {1 - worst('file_gap', max):.5f}",
         ),
         (worst("htp/cosine") >= 0.999, f"cosine of the emulator to ONNX Runtime >= 0.999: {worst('htp/cosine'):.5f}"),
+        (
+            worst("wide/htp") >= 0.999,
+            f"the same with 16 bits between operators >= 0.999: {worst('wide/htp'):.5f}",
+        ),
         (moved <= 0.5, f"Rank-1 of the emulator within 0.5 points of ONNX Runtime's: {moved:.2f} apart"),
         (worst("integer") == 1, f"all convolutions integer on the HTP: {100 * worst('integer'):.0f} %"),
         (worst("qat/megabytes", max) <= 26, f"INT8 file <= 26 MB: {worst('qat/megabytes', max):.2f}"),

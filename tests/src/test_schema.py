@@ -127,6 +127,10 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
             {"quantization.granularity": "per_chanel"},
             "quantization.granularity: unknown value 'per_chanel', did you mean 'per_channel'?",
         ),
+        (
+            {"quantization.activation_bits": 16, "quantization.quantizer": "tfmot_qat"},
+            "activation_bits: 16 takes quantizer Onnx_quantizer, received tfmot_qat",
+        ),
         ({"quantization": ...}, "operation_mode 'chain_tqeb' needs the section 'quantization'"),
         ({"dataset.training_path": None}, "operation_mode 'chain_tqeb' needs dataset.training_path"),
         ({"dataset.test_query_path": None}, "test_query_path and test_gallery_path go together"),

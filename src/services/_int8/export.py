@@ -50,7 +50,13 @@ def ptq_onnx(section: Quantization, branches: Sequence[Branch], stem: str) -> It
     for branch in branches:
         for batch in section.batch_sizes:
             graph = onnx_export.export_onnx(branch.network, batch, section.input_layout == "nchw")
-            quantized = quantize_onnx(graph, branch.calibrate, section.granularity, section.calibrate_method)
+            quantized = quantize_onnx(
+                graph,
+                branch.calibrate,
+                section.granularity,
+                section.calibrate_method,
+                section.activation_bits,
+            )
             first = batch == section.batch_sizes[0]
             yield Export(
                 f"{stem}{branch.suffix}{'' if first else f'_batch{batch}'}.onnx",

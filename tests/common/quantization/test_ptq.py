@@ -1,10 +1,18 @@
+import importlib.util
+
 import numpy as np
+import onnx
 import pytest
 from onnx import numpy_helper
 
+from common.config import ConfigError
+from common.deployment.graph_features import graph_features
+from common.deployment.qnn_htp import compile_htp
 from common.quantization.complete import incomplete_nodes
+from common.quantization.encodings import encodings
 from common.quantization.onnx_export import export_onnx
 from common.quantization.onnx_ptq import quantize_onnx
+from common.runtime import open_model
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +44,45 @@ def test_quantized_onnx_is_complete_and_near(
     assert capsys.readouterr().out == ""
 
 
+@pytest.fixture(scope="module")
+def wide_onnx(float_onnx, calibration):
+    return quantize_onnx(float_onnx, calibration, activation_bits=16)
+
+
+def test_activations_of_16_bits_leave_the_rounding_of_the_weights(
+    toy, images, calibration, float_onnx, wide_onnx, run_onnx, cosine
+):
+    assert incomplete_nodes(wide_onnx) == []
+    expected = np.asarray(toy(images, training=False))
+    narrow = quantize_onnx(float_onnx, calibration)
+    to_wide, to_narrow = (
+        cosine(run_onnx(model, images), expected, center=expected.mean(0)) for model in (wide_onnx, narrow)
+    )
+    assert to_wide > to_narrow and to_wide > 0.99
+    found = encodings(wide_onnx, "1.0.0")
+    assert {entry["bw"] for entry in found["activation_encodings"]} == {16}
+    assert {entry["bw"] for entry in found["param_encodings"]} >= {8, 32}
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
+)
+def test_the_npu_computes_16_bits_as_onnxruntime_does(wide_onnx, images, run_onnx, cosine, tmp_path):
+    onnx.save(wide_onnx, tmp_path / "wide.onnx")
+    compiled = compile_htp(tmp_path / "wide.onnx", tmp_path / "htp").require_complete().require_integer()
+    assert "ufixed16" in {kind for row in compiled.placement for kind in row.outputs}
+    with open_model(compiled.context, threads=1) as context:
+        on_npu = context.embed(images[:16])
+    on_host = run_onnx(wide_onnx, images[:16])
+    assert cosine(on_npu, on_host, center=on_host.mean(0)) > 0.9999
+
+
+def test_no_latency_is_estimated_of_16_bits(wide_onnx, tmp_path):
+    onnx.save(wide_onnx, tmp_path / "wide.onnx")
+    with pytest.raises(ConfigError, match="wide.onnx: no latency is estimated, because '.+' has 16 bits"):
+        graph_features(tmp_path / "wide.onnx")
+
+
 def test_calibration_is_in_nhwc_for_both_layouts(toy, images, calibration, float_onnx, run_onnx):
     nchw = quantize_onnx(export_onnx(toy, batch_size=5, nchw=True), calibration)
     nhwc = quantize_onnx(float_onnx, calibration)
@@ -49,5 +96,7 @@ def test_wrong_choices_name_the_right_ones(float_onnx, calibration):
         quantize_onnx(float_onnx, calibration, "row")
     with pytest.raises(ValueError, match="calibrate_method"):
         quantize_onnx(float_onnx, calibration, calibrate_method="MSE")
+    with pytest.raises(ValueError, match="activation_bits: expected 8 or 16, received 4"):
+        quantize_onnx(float_onnx, calibration, activation_bits=4)
     with pytest.raises(ValueError, match="calibration yielded no batch"):
         quantize_onnx(float_onnx, list)

@@ -10,6 +10,7 @@ from src.tools._planned import END, put_between_markers
 
 PLAN = """
 overrides: [general.project_name=test]
+wide: [+quantization.activation_bits=16]
 networks:
   small: {seeds: [0, 1], emulate: True, training: [training.epochs=3]}
   large: {seeds: [0], quantization: [quantization.qat.max_steps=7]}
@@ -18,6 +19,7 @@ GOOD = {
     "float/rank1": 0.5, "ptq/rank1": 0.48, "qat/rank1": 0.499, "float/mAP": 0.4, "ptq/mAP": 0.38, "qat/mAP": 0.395,
     "qat/cosine_mean": 0.9971, "qat/cosine_1_percent": 0.99, "qat/dead_dimensions": 2, "float/megabytes": 94.0,
     "qat/megabytes": 24.0, "file_gap": 1e-4, "htp/cosine": 0.9995, "integer": 1.0, "step_cost": 2.0,
+    "wide/to_float": 0.998, "wide/htp": 0.99999,
 }  # fmt: skip
 EMULATED = {"htp/rank1": 0.501, "htp/mAP": 0.394}
 
@@ -41,11 +43,16 @@ def runs(monkeypatch):
             for prefix in tool._SCORES.values()
             for key in ("rank1", "mAP", "cosine_mean", "cosine_1_percent", "dead_dimensions", "megabytes")
         }
-        gate = {"gate/quantized_model.onnx/mean_gap": 0.0002, "qat/images_per_second": 55.0}
+        is_wide = target.name == "step_3"
+        gate = {
+            "gate/quantized_model.onnx/mean_gap": 0.0002, "gate/quantized_model.onnx/float_gap": 0.003,
+            "qat/images_per_second": 55.0,
+        }  # fmt: skip
         reports = {
             "quantization": scores | gate,
             "benchmarking": {
-                "qnn_htp_emulator/parity_cosine_mean": 0.9991, "npu/convolutions": 8, "npu/integer_convolutions": 6,
+                "qnn_htp_emulator/parity_cosine_mean": 0.9999 if is_wide else 0.9991,
+                "npu/convolutions": 8, "npu/integer_convolutions": 6,
             },
         }  # fmt: skip
         if "+evaluation.target=qnn_htp_emulator" in overrides:
@@ -68,9 +75,9 @@ def _main(tmp_path, monkeypatch, *options):
     return tool.main(command), page.read_text()
 
 
-def test_every_network_and_seed_is_trained_and_quantized_once(tmp_path, runs, monkeypatch):
+def test_every_network_and_seed_is_trained_once_and_quantized_twice(tmp_path, runs, monkeypatch):
     code, page = _main(tmp_path, monkeypatch)
-    assert code == 0 and len(runs) == 2 * 3
+    assert code == 0 and len(runs) == 3 * 3
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
     assert "| small | 2 | 25.0 ± 0.0 / 25.0 ± 0.0 |" in page and "| large | 1 | 25.0 / 25.0 |" in page
     by_target = {str(target.relative_to(tmp_path / "out")): (o, m) for target, o, m in runs}
@@ -81,7 +88,11 @@ def test_every_network_and_seed_is_trained_and_quantized_once(tmp_path, runs, mo
     assert models["previous"] == tmp_path / "out/small/seed_1/step_1/saved_models/best_model.keras"
     large, _ = by_target["large/seed_0/step_2"]
     assert {"operation_mode=chain_qb", "quantization.qat.max_steps=7"} < set(large)
-    assert _main(tmp_path, monkeypatch)[0] == 0 and len(runs) == 6
+    wide, models = by_target["large/seed_0/step_3"]
+    assert {"operation_mode=chain_qb", "+quantization.activation_bits=16"} < set(wide)
+    assert models["previous"] == tmp_path / "out/large/seed_0/step_1/saved_models/best_model.keras"
+    assert "0.9970 / 0.99990" in page
+    assert _main(tmp_path, monkeypatch)[0] == 0 and len(runs) == 9
 
 
 def test_what_is_measured(tmp_path, runs, monkeypatch):
@@ -89,6 +100,8 @@ def test_what_is_measured(tmp_path, runs, monkeypatch):
     values = tool.measured(tmp_path / "out/small/seed_0")
     assert values["step_cost"] == pytest.approx(110 / 55)  # the first epoch traces
     assert values["integer"] == 0.75 and values["htp/rank1"] == 0.5 and values["file_gap"] == 0.0002
+    assert values["htp/cosine"] == 0.9991 and values["wide/htp"] == 0.9999
+    assert values["wide/to_float"] == pytest.approx(0.997)
     assert "htp/rank1" not in tool.measured(tmp_path / "out/large/seed_0")
 
 
@@ -112,6 +125,7 @@ def test_verdicts_are_those_of_the_requirements():
         ({"qat/cosine_mean": 0.994}, "to float >= 0.995: 0.9940"),
         ({"file_gap": 6e-4}, ">= 0.9995: 0.99940"),
         ({"htp/cosine": 0.998}, ">= 0.999: 0.99800"),
+        ({"wide/htp": 0.998}, "16 bits between operators >= 0.999: 0.99800"),
         ({"htp/rank1": 0.493}, "within 0.5 points of ONNX Runtime's: 0.60"),
         ({"integer": 0.98}, "integer on the HTP: 98 %"),
         ({"qat/megabytes": 26.5}, "26 MB: 26.50"),
