@@ -41,7 +41,7 @@ _SMOKE = (
 )  # fmt: skip
 _MODEL, _RANDOM = "float32/keras/", "baseline/random "
 _RANK1, _MAP = "rank1", "mAP"
-_SCORES = {
+SCORES = {
     "thermal to visible Rank-1": _RANK1,
     "thermal to visible mAP": _MAP,
     "visible to thermal Rank-1": "visible_to_thermal_rank1",
@@ -72,7 +72,7 @@ class Part(Strict):
 class Plan(Experiment):
     """Arms, and which of them tell what a part makes."""
 
-    metrics: dict[str, str] = {name: _MODEL + key for name, key in _SCORES.items()}
+    metrics: dict[str, str] = {name: _MODEL + key for name, key in SCORES.items()}
     """Always the scores of the table."""
     preset: str
     """The synthetic preset."""
@@ -101,14 +101,14 @@ def for_smoke(plan: Plan) -> Plan:
 def chance(root: Path) -> dict[str, list[float]]:
     """What random embeddings score on the test images, by the protocols of the evaluation; the mean of some draws."""
     query, gallery = (read_sysu_mm01(root, part) for part in ("query", "gallery"))
-    found: dict[str, list[float]] = {name: [] for name in _SCORES}
+    found: dict[str, list[float]] = {name: [] for name in SCORES}
     for draw in range(_CHANCE_DRAWS):
         random = np.random.default_rng(draw)
         asking, shown = (images_of(random.normal(size=(len(part), 64)), part) for part in (query, gallery))
         drawn = sysu_mm01(asking, shown, "cosine", _MAX_RANK)
         plain = market1501(asking, shown, "cosine", _MAX_RANK)
         numbers = {_RANK1: drawn.rank1, _MAP: drawn.mAP, **modality_numbers(asking, shown, plain)}
-        for name, key in _SCORES.items():
+        for name, key in SCORES.items():
             found[name].append(numbers.get(key, np.nan))
     return {name: [float(np.mean(values))] for name, values in found.items()}
 
@@ -117,7 +117,7 @@ def untrained(plan: Plan, folder: Path) -> dict[str, list[float]]:
     """Scores of the network with random weights, which the first arm's evaluation has beside the trained one."""
     arm, steps = next(iter(plan.arms.items()))
     reports = [_metrics(step_folder(folder, arm, seed, len(steps))) for seed in plan.seeds]
-    return {name: [_of_random(report, key) for report in reports] for name, key in _SCORES.items()}
+    return {name: [_of_random(report, key) for report in reports] for name, key in SCORES.items()}
 
 
 def _of_random(metrics: Mapping[str, float], key: str) -> float:
@@ -210,11 +210,11 @@ def _queries(run: Path) -> list[dict[str, str]]:
 
 def table(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
     """The scores as Markdown: mean and standard deviation over the seeds."""
-    header = ["images seen", *(f"{name}, %" for name in _SCORES)]
+    header = ["images seen", *(f"{name}, %" for name in SCORES)]
     lines = [f"| arm | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
     for row, scores in rows.items():
         seen = f"{images[row] / 1000:.0f} k" if row in images else "-"
-        cells = [_spread(scores[name]) for name in _SCORES]
+        cells = [_spread(scores[name]) for name in SCORES]
         lines.append(f"| {row} | {seen} | {' | '.join(cells)} |")
     return lines
 
@@ -234,7 +234,7 @@ def difference(rows: Rows, part: Part, name: str) -> np.ndarray:
 
 def parts_table(plan: Plan, rows: Rows, folder: Path) -> list[str]:
     """What each part makes, in points, as Markdown; with the 95 % intervals of the scores across modalities."""
-    names = list(_SCORES)
+    names = list(SCORES)
     columns = [*(f"{name}: points, by seeds, by seeds and people" for name in names[:2]), names[3]]
     lines = [f"| part | of | {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * len(columns)}"]
     for part in plan.parts:
@@ -242,7 +242,7 @@ def parts_table(plan: Plan, rows: Rows, folder: Path) -> list[str]:
         for name in names[:2]:
             found = difference(rows, part, name)
             cell = f"{_spread(found, sign='+')}, {_interval(paired_t(found))}"
-            queries = _query_differences(plan, folder, part, _SCORES[name])
+            queries = _query_differences(plan, folder, part, SCORES[name])
             cells.append(cell if queries is None else f"{cell}, {_interval(bootstrap(*queries))}")
         cells.append(_spread(difference(rows, part, names[3]), sign="+"))
         lines.append(f"| {part.part} | {part.arm} - {part.without} | {' | '.join(cells)} |")
@@ -255,12 +255,12 @@ def _interval(ends: tuple[float, float]) -> str:
 
 def best_arm(plan: Plan, rows: Rows) -> str:
     """The arm with the highest mean Rank-1 from thermal to visible."""
-    return max(plan.arms, key=lambda arm: float(np.mean(rows[arm][next(iter(_SCORES))])))
+    return max(plan.arms, key=lambda arm: float(np.mean(rows[arm][next(iter(SCORES))])))
 
 
 def verdicts(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
     """What is asked for and whether it is met, the difference that decides, and what did not help."""
-    rank1, mean_ap, visible = (list(_SCORES)[n] for n in (0, 1, 3))
+    rank1, mean_ap, visible = (list(SCORES)[n] for n in (0, 1, 3))
     best = best_arm(plan, rows)
     reached = float(np.mean(rows[best][rank1]))
     first = plan.parts[0]

@@ -1,13 +1,15 @@
-"""What a teacher makes of a student: the same student with and without one, on as many images and in as much time.
+"""What a teacher makes of a student, what IDKL makes of AGW, and what INT8 costs them.
 
     make experiments-distillation
 
-The people are those of a synthetic preset in the layout of SYSU-MM01, whose protocol scores them. Every training is a
-run of `stm32ai_main.py`; what is finished is not repeated. The tables go into docs/results.md.
+The people are those of a synthetic preset in the layout of SYSU-MM01, whose protocol scores them. Every training and
+every quantization is a run of `stm32ai_main.py`; what is finished is not repeated. The last step of an arm quantizes
+its network, and has the scores of both. The tables go into docs/results.md.
 """
 
 import csv
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from os import cpu_count
@@ -20,19 +22,20 @@ import yaml
 
 from common.artifacts import write_json
 from common.config import ConfigError, validate
+from common.deployment.latency_model import estimate_latency
+from common.deployment.macs import count_macs
 from datasets.synthetic import generate
 from src.tools._planned import put_between_markers, read_options, verdict
-from src.tools.cross_modal_experiment import Plan, Rows, difference, paired_t, parts_table
+from src.tools.cross_modal_experiment import SCORES, Plan, Rows, difference, paired_t, parts_table
 from src.tools.experiment import SHARED, Step, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/distillation.yaml"
 _PAGE = _PROJECT / "docs/results.md"
 _BEGIN = "<!-- tables of make experiments-distillation -->"
-_TEACHER = "teacher"
-_MAP = "thermal to visible mAP"
+_MAP, _INT8_MAP = "thermal to visible mAP", "INT8 thermal to visible mAP"
 _VALIDATION = "val_mAP"
-_NEEDED_POINTS, _STEP_COST, _MINUTES = 2.0, 1.5, 100
+_NEEDED_POINTS, _STEP_COST, _INT8_POINTS, _MINUTES = 2.0, 1.5, 1.0, 150
 _TINY_STAGE = (
     "{epochs: 1, steps_per_epoch: 1, optimizer: SGD, losses: [{name: cross_entropy}, {name: logit_distillation}, "
     "{name: relational_distillation}, {name: focal_ranking}]}"
@@ -47,6 +50,19 @@ _SMOKE_DISTILLATION = (
 )  # fmt: skip
 
 
+_SMOKE_QUANTIZATION = ("++quantization.max_images=16",)
+
+
+class DistillationPlan(Plan):
+    """Arms whose last step quantizes. One has no other step: the teacher, which the shared steps have trained."""
+
+    metrics: dict[str, str] = {
+        **{name: f"float32/keras/{key}" for name, key in SCORES.items()},
+        _INT8_MAP: "int8/onnxruntime_cpu/mAP",
+    }
+    """Always the scores of the tables."""
+
+
 class Cost(NamedTuple):
     """What a row took, the first seed's images and the mean time over the seeds."""
 
@@ -55,10 +71,21 @@ class Cost(NamedTuple):
     seconds: float
     """Time of the training steps, and of the teacher's cache."""
     step: float
-    """Milliseconds of a step, the median of all epochs but the first of each training, which traces."""
+    """Milliseconds of a step of the last training, the median of all epochs but the first one, which traces."""
 
 
-def for_smoke(plan: Plan) -> Plan:
+class Size(NamedTuple):
+    """A network as it is deployed, for images of one modality."""
+
+    parameters: int
+    macs: int
+    float_megabytes: float
+    int8_megabytes: float
+    latency: str
+    """Estimated latency on the NPU, or that there is none."""
+
+
+def for_smoke(plan: DistillationPlan) -> DistillationPlan:
     """One step of every training on tiny images and two seeds, which shows that it runs and measures nothing."""
 
     def tiny(steps: Sequence[Step]) -> list[Step]:
@@ -67,7 +94,7 @@ def for_smoke(plan: Plan) -> Plan:
                 update={
                     "overrides": [
                         *(text for text in step.overrides if "steps_per_epoch" not in text),
-                        *(_SMOKE_DISTILLATION if "distillation" in step.config else _SMOKE),
+                        *_smoke_of(step.config),
                     ]
                 }
             )
@@ -81,6 +108,11 @@ def for_smoke(plan: Plan) -> Plan:
         "arms": {name: tiny(steps) for name, steps in plan.arms.items()},
     }
     return plan.model_copy(update=changes)
+
+
+def _smoke_of(config: str) -> Sequence[str]:
+    kinds = {"distillation": _SMOKE_DISTILLATION, "quantization": _SMOKE_QUANTIZATION}
+    return next((overrides for kind, overrides in kinds.items() if kind in config), _SMOKE)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -119,38 +151,54 @@ def trainings_of(run: Path) -> list[_Epochs]:
     return found
 
 
-def cost_of(plan: Plan, folder: Path, arm: str) -> Cost:
+def runs_of(plan: DistillationPlan, folder: Path, arm: str, seed: int) -> list[Path]:
+    """Folders of the trainings that made the network of an arm: the shared ones it starts from, and its own."""
+    *own, _ = plan.arms[arm]
+    start = re.search(r"model\.model_path=\{shared(?:_(\d+))?\}", " ".join(plan.arms[arm][0].overrides))
+    shared = int(start[1] or len(plan.shared)) if start else 0
+    return [
+        *(step_folder(folder, SHARED, seed, number) for number in range(1, shared + 1)),
+        *(step_folder(folder, arm, seed, number) for number in range(1, len(own) + 1)),
+    ]
+
+
+def cost_of(plan: DistillationPlan, folder: Path, arm: str) -> Cost:
     """What an arm took, its start not counted."""
-    runs = [step_folder(folder, arm, seed, len(plan.arms[arm])) for seed in plan.seeds]
-    trainings = [trainings_of(run) for run in runs]
+    runs = [runs_of(plan, folder, arm, seed) for seed in plan.seeds]
+    trainings = [[part for run in one for part in trainings_of(run)] for one in runs]
     seconds = [
         sum(part.images / float(row["images_per_second"]) for part in parts for row in part.rows)
         for parts in trainings
     ]
-    caches = [_metrics(run, "distillation").get("teacher_seconds", 0.0) for run in runs]
+    caches = [_metrics(run, "distillation").get("teacher_seconds", 0.0) for one in runs for run in one]
     steps = [
         1000 * part.batch / float(row["images_per_second"])
-        for parts in trainings
-        for part in parts
+        for one in runs
+        for part in trainings_of(one[-1])
         for row in part.rows[1:] or part.rows
     ]
     images = sum(part.images * len(part.rows) for part in trainings[0])
-    return Cost(images, float(np.mean(seconds) + np.mean(caches)), float(np.median(steps)))
+    return Cost(images, float(np.mean(seconds) + sum(caches) / len(runs)), float(np.median(steps)))
 
 
-def validation_of(plan: Plan, folder: Path, arm: str) -> list[float]:
-    """The best mAP on validation people, a seed each."""
-    runs = [step_folder(folder, arm, seed, len(plan.arms[arm])) for seed in plan.seeds]
+def validation_of(plan: DistillationPlan, folder: Path, arm: str) -> list[float]:
+    """The best mAP on validation people of the last training, a seed each."""
+    runs = [runs_of(plan, folder, arm, seed)[-1] for seed in plan.seeds]
     return [max(float(row[_VALIDATION]) for part in trainings_of(run) for row in part.rows) for run in runs]
 
 
-def teacher_rows(plan: Plan, folder: Path) -> tuple[dict[str, list[float]], list[float]]:
-    """The teacher's scores on the test people, and its best mAP on validation people, a seed each."""
-    runs = [step_folder(folder, SHARED, seed, len(plan.shared)) for seed in plan.seeds]
-    reports = [_metrics(run, "evaluation") for run in runs]
-    scores = {name: [report[key] for report in reports] for name, key in plan.metrics.items()}
-    best = [max(float(row[_VALIDATION]) for part in trainings_of(run) for row in part.rows) for run in runs]
-    return scores, best
+def size_of(plan: DistillationPlan, folder: Path, arm: str) -> Size:
+    """How large the network of an arm is with the first seed, by its first INT8 graph."""
+    run = step_folder(folder, arm, plan.seeds[0], len(plan.arms[arm]))
+    graph = sorted((run / "quantized_models").glob("*.onnx"))[0]
+    macs = count_macs(graph)
+    trained = runs_of(plan, folder, arm, plan.seeds[0])[-1] / "saved_models/best_model.keras"
+    try:
+        latency = f"{estimate_latency(graph).milliseconds:.2f}"
+    except ConfigError:
+        latency = "smaller than known"
+    whole, small = (path.stat().st_size / 1e6 for path in (trained, graph))
+    return Size(macs["parameters"], macs["macs"], whole, small, latency)
 
 
 def _metrics(run: Path, service: str) -> dict[str, float]:
@@ -166,10 +214,10 @@ def _metrics(run: Path, service: str) -> dict[str, float]:
 
 
 def table(
-    plan: Plan, rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]
+    plan: DistillationPlan, rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]
 ) -> list[str]:
-    """The scores as Markdown: mean and standard deviation over the seeds."""
-    names = list(plan.metrics)
+    """The float scores as Markdown: mean and standard deviation over the seeds."""
+    names = list(SCORES)
     header = [
         "images seen",
         "training, s",
@@ -179,13 +227,34 @@ def table(
     ]
     lines = [f"| row | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
     for row, scores in rows.items():
-        cost = costs.get(row)
-        told = ["-"] * 3
-        if cost is not None:
-            told = [f"{cost.images / 1000:.0f} k", f"{cost.seconds:.0f}", f"{cost.step:.0f}"]
+        cost = costs[row]
+        told = [f"{cost.images / 1000:.0f} k", f"{cost.seconds:.0f}", f"{cost.step:.0f}"]
         cells = [_spread(validation[row]), *(_spread(scores[name]) for name in names)]
         lines.append(f"| {row} | {' | '.join([*told, *cells])} |")
     return lines
+
+
+def sizes_table(rows: Rows, sizes: Mapping[str, Size]) -> list[str]:
+    """From the teacher to INT8 students as Markdown: what a network needs for an image, and what it scores."""
+    header = (
+        "parameters, k", "MACs, M", "MB float / INT8", "estimated latency, ms",
+        f"{_MAP} float, %", "INT8, %", "lost, points",
+    )  # fmt: skip
+    lines = [f"| row | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
+    for row, size in sizes.items():
+        scores = rows[row]
+        lost = 100 * _lost(scores)
+        cells = (
+            f"{size.parameters / 1e3:.0f}", f"{size.macs / 1e6:.1f}",
+            f"{size.float_megabytes:.2f} / {size.int8_megabytes:.2f}", size.latency,
+            _spread(scores[_MAP]), _spread(scores[_INT8_MAP]), f"{lost.mean():+.2f} ± {lost.std(ddof=1):.2f}",
+        )  # fmt: skip
+        lines.append(f"| {row} | {' | '.join(cells)} |")
+    return lines
+
+
+def _lost(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
+    return np.asarray(scores[_MAP]) - np.asarray(scores[_INT8_MAP])
 
 
 def _spread(values: Sequence[float]) -> str:
@@ -194,13 +263,16 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def verdicts(
-    plan: Plan, rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]
+    plan: DistillationPlan, rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]
 ) -> list[str]:
     """What is asked for and whether it is met."""
     distilled, (alone, longer) = plan.parts[0].arm, (part.without for part in plan.parts[:2])
-    gaps = np.asarray(validation[_TEACHER]) - np.asarray(validation[alone])
+    teacher = next(arm for arm, steps in plan.arms.items() if len(steps) == 1)
+    gaps = np.asarray(validation[teacher]) - np.asarray(validation[alone])
     low, high = paired_t(gaps)
     ratio = costs[distilled].step / costs[alone].step
+    worst = max(rows, key=lambda row: float(_lost(rows[row]).mean()))
+    lost = 100 * float(_lost(rows[worst]).mean())
     lines = [
         _line(
             low > 0,
@@ -218,6 +290,10 @@ def verdicts(
         ),
         _line(
             ratio <= _STEP_COST, f"a step with a teacher costs at most {_STEP_COST} plain steps: {ratio:.2f}"
+        ),
+        _line(
+            lost <= _INT8_POINTS,
+            f"INT8 loses at most {_INT8_POINTS:.0f} mAP: {lost:+.2f} in the mean, {worst}",
         ),
     ]
     for part in plan.parts:
@@ -247,24 +323,26 @@ def main(arguments: list[str]) -> int:
     options = read_options(arguments, "What a teacher makes of a student.", _PLAN)
     folder = options.folder
     try:
-        plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
+        plan = validate(DistillationPlan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
         plan = for_smoke(plan) if options.smoke else plan
         root = generate(plan.preset, _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01", "sysu_mm01")
         overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
         is_new, start = not folder.exists(), perf_counter()
-        results = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
+        rows = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
         minutes = (perf_counter() - start) / 60
-        taught, best = teacher_rows(plan, folder)
-        rows = {_TEACHER: taught, **results}
-        validation = {_TEACHER: best, **{arm: validation_of(plan, folder, arm) for arm in plan.arms}}
+        validation = {arm: validation_of(plan, folder, arm) for arm in plan.arms}
         costs = {arm: cost_of(plan, folder, arm) for arm in plan.arms}
+        sizes = {arm: size_of(plan, folder, arm) for arm in plan.arms}
         told = verdicts(plan, rows, validation, costs)
         if is_new:
             limit = f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
             told.append(_line(minutes <= _MINUTES, limit))
-        text = "\n".join(
-            [*table(plan, rows, validation, costs), "", *parts_table(plan, rows, folder), "", *told]
+        tables = (
+            table(plan, rows, validation, costs),
+            parts_table(plan, rows, folder),
+            sizes_table(rows, sizes),
         )
+        text = "\n".join([line for lines in tables for line in (*lines, "")] + told)
         if not options.smoke:
             put_between_markers(_PAGE, text, _BEGIN)
     except (OSError, ConfigError, RuntimeError) as error:
@@ -274,6 +352,7 @@ def main(arguments: list[str]) -> int:
     found: dict[str, Any] = {
         "plan": plan.model_dump(mode="json"), "rows": rows, "validation": validation,
         "costs": {arm: cost._asdict() for arm, cost in costs.items()},
+        "sizes": {arm: size._asdict() for arm, size in sizes.items()},
     }  # fmt: skip
     write_json(folder / "results.json", found)
     return 0

@@ -4,8 +4,9 @@
 
 An experiment is a YAML file: `seeds`, `metrics` (name in the table to name in `evaluation/metrics.json`), `overrides`
 of every run, `shared` (steps that are run once a seed, such as the training of a common start), and `arms`, each a list
-of steps. A step is a `config` and its `overrides`; `{previous}` is the model of the step before and `{shared}` that of
-the shared steps. Every step is a run of `stm32ai_main.py` of its own; runs that are finished are not repeated.
+of steps. A step is a `config` and its `overrides`; `{previous}` is the model of the step before, `{shared}` that of the
+last shared step and `{shared_1}` that of the first one. Every step is a run of `stm32ai_main.py` of its own; runs that
+are finished are not repeated.
 """
 
 import argparse
@@ -14,7 +15,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -96,21 +97,21 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     with progress("runs", total, "runs") as advance, ThreadPoolExecutor(jobs) as pool:
 
-        def chain(name: str, steps: Sequence[Step], seed: int, shared: Path | None) -> Path | None:
-            previous = shared
+        def chain(name: str, steps: Sequence[Step], seed: int, shared: Mapping[str, Path]) -> dict[str, Path]:
+            models = {**shared, **({"previous": shared[SHARED]} if shared else {})}
+            made: dict[str, Path] = {}
             for number, step in enumerate(steps, 1):
                 target = step_folder(folder, name, seed, number)
                 overrides = [*experiment.overrides, *step.overrides, f"general.global_seed={seed}"]
-                run_step(step.config, overrides, target, {"previous": previous, "shared": shared}, threads)
+                run_step(step.config, overrides, target, dict(models), threads)
                 adapted = target / _ADAPTED
-                previous = adapted if adapted.is_file() else target / _BEST
+                models["previous"] = adapted if adapted.is_file() else target / _BEST
+                made |= {f"{name}_{number}": models["previous"], name: models["previous"]}
                 advance(1, name)
-            return previous
+            return made
 
         # The starts are queued first, so an arm that waits for its start never holds the place that the start needs.
-        starts = {
-            seed: pool.submit(chain, SHARED, experiment.shared, seed, None) for seed in experiment.seeds
-        }
+        starts = {seed: pool.submit(chain, SHARED, experiment.shared, seed, {}) for seed in experiment.seeds}
         work = [(arm, seed) for seed in experiment.seeds for arm in experiment.arms]
         list(
             pool.map(
@@ -127,18 +128,19 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
 
 
 def run_step(
-    config: str, overrides: list[str], target: Path, models: dict[str, Path | None], threads: int
+    config: str, overrides: list[str], target: Path, models: Mapping[str, Path], threads: int
 ) -> None:
     """Run the program once, unless it was run; its folder gets its name only when it has finished.
 
     Args:
         config: Name of a YAML file of `config_file_examples/`.
-        overrides: `section.key=value` each; `{previous}` and `{shared}` stand for `models`.
+        overrides: `section.key=value` each; names in braces stand for `models`.
         target: Folder of the run; its log goes beside it.
         models: What the names in braces mean.
         threads: CPU threads of the run.
 
     Raises:
+        ConfigError: an override has the name of a model that is not there.
         RuntimeError: the run failed; the message names its log.
     """
     if target.is_dir():
@@ -148,9 +150,7 @@ def run_step(
         # A run that was cut off is kept for a look, out of the way.
         count = len(list(target.parent.glob(f".{target.name}.broken*")))
         unfinished.rename(target.with_name(f".{target.name}.broken{count}"))
-    filled = [
-        re.sub(r"\{(previous|shared)\}", lambda match: str(models[match[1]]), text) for text in overrides
-    ]
+    filled = [_with_models(text, models) for text in overrides]
     log = target.with_name(f"{target.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [
@@ -168,6 +168,17 @@ def run_step(
     if done.returncode:
         raise RuntimeError(f"a run failed with exit code {done.returncode}; its log is {log}")
     unfinished.rename(target)
+
+
+def _with_models(text: str, models: Mapping[str, Path]) -> str:
+    def path_of(match: re.Match[str]) -> str:
+        if match[1] not in models:
+            raise ConfigError(
+                f"override {text}: no model {match[0]}, there are {', '.join(models) or 'none'}"
+            )
+        return str(models[match[1]])
+
+    return re.sub(r"\{(previous|shared(?:_\d+)?)\}", path_of, text)
 
 
 def step_folder(folder: Path, arm: str, seed: int, number: int) -> Path:

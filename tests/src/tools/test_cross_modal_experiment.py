@@ -165,7 +165,7 @@ def test_chance_is_that_of_random_embeddings(tiny_sysu):
     found = tool.chance(tiny_sysu)
     # 6 people, one image each in two visible cameras; camera 3 does not see camera 2
     assert found["thermal to visible Rank-1"][0] == pytest.approx(1 / 6, abs=0.05)
-    assert set(found) == set(tool._SCORES) and all(0 < values[0] < 1 for values in found.values())
+    assert set(found) == set(tool.SCORES) and all(0 < values[0] < 1 for values in found.values())
 
 
 @pytest.fixture(scope="module")

@@ -2,7 +2,10 @@
 
 import csv
 import json
+import re
 
+import numpy as np
+import onnx
 import pytest
 import yaml
 
@@ -19,16 +22,19 @@ shared:
   - {config: start.yaml}
   - {config: teacher.yaml, overrides: ["model.model_path={previous}"]}
 arms:
-  alone: [{config: alone.yaml}]
-  longer: [{config: alone.yaml, overrides: ["training.steps_per_epoch=40"]}]
-  distilled: [{config: distillation.yaml, overrides: ["distillation.teacher={shared}"]}]
+  teacher: [{config: quantization.yaml, overrides: ["model.model_path={shared}"]}]
+  other: [{config: other.yaml, overrides: ["model.model_path={shared_1}"]}, &int8 {config: quantization.yaml}]
+  alone: [{config: alone.yaml}, *int8]
+  longer: [{config: alone.yaml, overrides: ["training.steps_per_epoch=40"]}, *int8]
+  distilled: [{config: distillation.yaml, overrides: ["distillation.teacher={shared}"]}, *int8]
 parts:
   - {part: same images, arm: distilled, without: alone}
   - {part: same time, arm: distilled, without: longer}
+  - {part: another, arm: other, without: teacher}
 """
 MAP = {
-    "shared": (0.50, 0.52, 0.51), "alone": (0.30, 0.32, 0.31), "longer": (0.32, 0.35, 0.36),
-    "distilled": (0.36, 0.37, 0.38),
+    "shared": (0.50, 0.52, 0.51), "teacher": (0.50, 0.52, 0.51), "other": (0.50, 0.52, 0.51),
+    "alone": (0.30, 0.32, 0.31), "longer": (0.32, 0.35, 0.36), "distilled": (0.36, 0.37, 0.38),
 }  # fmt: skip
 
 
@@ -40,9 +46,12 @@ def runs(monkeypatch):
     def run_step(config, overrides, target, models, threads):
         if target.is_dir():
             return
-        asked.append((target, overrides))
+        asked.append((target, config, overrides))
         arm, seed = target.parents[1].name, int(target.parent.name.removeprefix("seed_"))
         (target / ".hydra").mkdir(parents=True)
+        if "quantization" in config:
+            _scored(target, arm, seed)
+            return
         if arm == "distilled":
             stages = [{"steps_per_epoch": 20}, {"steps_per_epoch": 10}]
             raw = {"operation_mode": "distillation", "distillation": {"batch_size": 8, "stages": stages}}
@@ -54,20 +63,42 @@ def runs(monkeypatch):
             raw = {"operation_mode": "training", "training": {"batch_size": 8, "steps_per_epoch": steps}}
             _log(target / "logs", 2, 100, MAP[arm][seed])
         (target / ".hydra/config.yaml").write_text(yaml.safe_dump(raw))
-        scores = {
-            "rank1": 0.4, "mAP": MAP[arm][seed], "visible_to_thermal_rank1": 0.25,
-            "visible_to_visible_rank1": 0.8, "thermal_to_thermal_rank1": 0.9,
-        }  # fmt: skip
-        _report(target, "evaluation", {f"float32/keras/{key}": value for key, value in scores.items()})
-        prefix = "distillation_" if arm == "distilled" else ""
-        with (target / f"evaluation/{prefix}best_model_keras_queries.csv").open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(("file", "identity", "average_precision_in_trials", "rank1_in_trials"))
-            for number in range(12):
-                writer.writerow((f"{number}.jpg", number // 3, MAP[arm][seed] + 0.01 * number, 0.4))
+        (target / "saved_models").mkdir()
+        (target / "saved_models/best_model.keras").write_bytes(bytes(2_000_000))
 
     monkeypatch.setattr(experiment, "run_step", run_step)
     return asked
+
+
+def _scored(target, arm, seed):
+    """What a quantization leaves: two graphs, the scores of both precisions, and the queries."""
+    (target / "quantized_models").mkdir()
+    for modality in ("thermal", "visible"):
+        _graph(target / f"quantized_models/quantized_model_{modality}.onnx")
+    scores = {
+        "rank1": 0.4, "mAP": MAP[arm][seed], "visible_to_thermal_rank1": 0.25,
+        "visible_to_visible_rank1": 0.8, "thermal_to_thermal_rank1": 0.9,
+    }  # fmt: skip
+    metrics = {f"float32/keras/{key}": value for key, value in scores.items()}
+    lost = 0.02 if arm == "longer" else 0.001
+    _report(target, "evaluation", {**metrics, "int8/onnxruntime_cpu/mAP": MAP[arm][seed] - lost})
+    prefix = "distillation_" if arm == "distilled" else ""
+    with (target / f"evaluation/{prefix}best_model_keras_queries.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(("file", "identity", "average_precision_in_trials", "rank1_in_trials"))
+        for number in range(12):
+            writer.writerow((f"{number}.jpg", number // 3, MAP[arm][seed] + 0.01 * number, 0.4))
+
+
+def _graph(path):
+    """A convolution of 3 to 4 channels with kernels of 3x3 on 8x8 pixels: 108 weights, 6,912 MACs."""
+    weights = onnx.numpy_helper.from_array(np.zeros((4, 3, 3, 3), np.float32), "w")
+    given, made = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, (1, channels, 8, 8))
+        for name, channels in (("x", 3), ("y", 4))
+    )
+    node = onnx.helper.make_node("Conv", ["x", "w"], ["y"], pads=[1, 1, 1, 1], kernel_shape=[3, 3])
+    onnx.save(onnx.helper.make_model(onnx.helper.make_graph([node], "g", [given], [made], [weights])), path)
 
 
 def _log(folder, epochs, speed, best):
@@ -95,16 +126,22 @@ def _main(tmp_path, monkeypatch, *options):
 
 def test_tables_and_verdicts_go_into_the_page(tmp_path, runs, monkeypatch):
     code, page = _main(tmp_path, monkeypatch)
-    assert code == 0 and len(runs) == 3 * (2 + 3)
+    assert code == 0 and len(runs) == 3 * (2 + 1 + 4 * 2)
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
     # 2 epochs of 160 images at 100 a second; 160 + 2 x 80 images at 80 a second and half a second of cache
     assert "| alone | 0 k | 3 | 80 | 31.0 ± 1.0 | 40.0 ± 0.0 | 31.0 ± 1.0 |" in page
     assert "| distilled | 0 k | 4 | 100 | 37.0 ± 1.0 |" in page
-    assert "| teacher | - | - | - | 51.0 ± 1.0 |" in page
+    # Both shared trainings made the teacher; the other network began with the first of them and had one of its own
+    assert "| teacher | 1 k | 6 | 80 | 51.0 ± 1.0 |" in page and "| other | 1 k | 6 | 80 |" in page
     assert "- yes: the teacher beats the student alone on validation people: +20.0 mAP" in page
     assert "- yes: distilled and alone saw the same number of images: 320." in page
     assert "- yes: longer trained at least as long: 6 s against 4 s" in page
     assert "- yes: a step with a teacher costs at most 1.5 plain steps: 1.25." in page
+    assert (
+        "| alone | 0 | 0.0 | 2.00 / 0.00 | smaller than known | 31.0 ± 1.0 | 30.9 ± 1.0 | +0.10 ± 0.00 |"
+        in page
+    )
+    assert "- **no**: INT8 loses at most 1 mAP: +2.00 in the mean, longer." in page
     # Differences of 6, 5, 7 and of 4, 2, 2 points; 4.303 / sqrt(3) deviations to either side
     assert (
         "distilled minus alone: at least +2 mAP across modalities, with the interval above 0: +6.0, [+3.5, +8.5]"
@@ -112,19 +149,19 @@ def test_tables_and_verdicts_go_into_the_page(tmp_path, runs, monkeypatch):
     )
     assert "- **no**: distilled minus longer: at least +2 mAP" in page and "+2.7, [-0.2, +5.5]" in page
     assert "| same images | distilled - alone |" in page
-    assert "- yes: at most 100 minutes on" in page
+    assert "- yes: at most 150 minutes on" in page
     code, page = _main(tmp_path, monkeypatch)
-    assert code == 0 and len(runs) == 15, "what is finished is not repeated"
+    assert code == 0 and len(runs) == 33, "what is finished is not repeated"
     assert "minutes" not in page, "only some runs were timed"
 
 
 def test_a_smoke_run_is_tiny_and_leaves_the_page(tmp_path, runs, monkeypatch):
     code, page = _main(tmp_path, monkeypatch, "--smoke")
-    assert code == 0 and "old" in page and len(runs) == 2 * (2 + 3)
-    for target, overrides in runs:
-        distils = target.parents[1].name == "distilled"
-        assert any(text.startswith("distillation.stages=") for text in overrides) == distils
-        assert ("~training.callbacks" in overrides) != distils
+    assert code == 0 and "old" in page and len(runs) == 2 * (2 + 1 + 4 * 2)
+    for _, config, overrides in runs:
+        assert any(text.startswith("distillation.stages=") for text in overrides) == ("distil" in config)
+        assert ("++quantization.max_images=16" in overrides) == ("quantization" in config)
+        assert ("~training.callbacks" in overrides) != ("distil" in config or "quantization" in config)
         assert "training.steps_per_epoch=40" not in overrides
 
 
@@ -138,16 +175,22 @@ def test_images_that_cannot_be_counted_are_refused(tmp_path):
 
 def test_the_plan_of_the_project_is_valid_and_compares_what_it_says(monkeypatch):
     monkeypatch.setenv("MODELS_DIR", "/models")
-    plan = validate(tool.Plan, yaml.safe_load(tool._PLAN.read_text(encoding="utf-8")))
+    plan = validate(tool.DistillationPlan, yaml.safe_load(tool._PLAN.read_text(encoding="utf-8")))
     assert plan.seeds == [0, 1, 2, 3, 4] and plan.preset == "bench"
     assert tool._BEGIN in tool._PAGE.read_text(encoding="utf-8")
     configs = {}
     for tiny, name in ((False, "plan"), (True, "smoke")):
-        for arm, [step] in (tool.for_smoke(plan) if tiny else plan).arms.items():
-            overrides = [text.replace("{shared}", "/t.keras") for text in step.overrides]
-            configs[name, arm] = validate(Config, compose(["--config-name", step.config, *overrides]))
-    alone, longer, distilled, one_stage = (configs["plan", arm] for arm in plan.arms)
-    assert [part.without for part in plan.parts[:2]] == list(plan.arms)[:2]
+        for arm, steps in (tool.for_smoke(plan) if tiny else plan).arms.items():
+            for step in steps:
+                overrides = [re.sub(r"\{\w+\}", "/t.keras", text) for text in step.overrides]
+                config = validate(Config, compose(["--config-name", step.config, *overrides]))
+                configs.setdefault((name, arm), config)
+            assert config.operation_mode == "chain_qe", "the last step quantizes and scores"
+    _, idkl, alone, longer, distilled, one_stage = (configs["plan", arm] for arm in plan.arms)
+    assert [part.without for part in plan.parts[:2]] == list(plan.arms)[2:4]
+    agw = validate(Config, compose(["--config-name", plan.shared[1].config]))
+    for key in ("batch_size", "images_per_identity", "epochs", "steps_per_epoch", "optimizer", "callbacks"):
+        assert getattr(idkl.training, key) == getattr(agw.training, key)
     [stage] = one_stage.distillation.stages
     assert (stage.epochs, stage.steps_per_epoch) == (alone.training.epochs, alone.training.steps_per_epoch)
     assert (stage.optimizer, stage.callbacks) == (alone.training.optimizer, alone.training.callbacks)

@@ -59,7 +59,15 @@ def test_every_arm_has_every_seed_and_starts_from_the_shared_model(tmp_path, run
         start = tmp_path / f"out/shared/seed_{seed}/step_1/saved_models/best_model.keras"
         before = tmp_path / f"out/two_steps/seed_{seed}/step_1/saved_models/best_model.keras"
         expected = {"start.yaml": None, "a.yaml": start, "b.yaml": start, "c.yaml": before}
-        assert models["previous"] == expected[config]
+        assert models.get("previous") == expected[config]
+        assert models.get("shared") == models.get("shared_1") == (None if config == "start.yaml" else start)
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"no model \{shared_2\}, there are shared_1"):
+        experiment.run_step(
+            "a.yaml", ["model.model_path={shared_2}"], tmp_path / "a", {"shared_1": tmp_path}, 1
+        )
 
 
 def test_the_table_has_mean_deviation_and_paired_difference(tmp_path, runs):
