@@ -121,11 +121,7 @@ def _starting_model(config: Config) -> Model | None:
             "it, or set resume_training: True to go on with that training or distillation"
         )
     model = model_of_file(path)
-    if "input_shape" in config.model.model_fields_set and config.model.input_shape != model.input_shape:
-        raise ConfigError(
-            f"model.input_shape is {config.model.input_shape}, but the input of {path} is {model.input_shape}: "
-            "leave input_shape out, or train a new model by its model_name"
-        )
+    config.model.require_shape(model.input_shape)
     return model
 
 

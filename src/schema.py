@@ -20,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from common.config import Component, FilePath, Number, NumberOrNumbers, Shape, Strict, suggest
+from common.config import Component, ConfigError, FilePath, Number, NumberOrNumbers, Shape, Strict, suggest
 from common.indices import parse_indices
 from common.registry import check_arguments
 from common.socs import SOCS
@@ -200,6 +200,18 @@ class ModelSection(Strict):
                 f"received {self.input_shape}"
             )
         return self
+
+    def require_shape(self, shape: tuple[int, ...], key: str = "model") -> None:
+        """Check that the file has the input shape that the section states.
+
+        Raises:
+            ConfigError: it has another one; `key` is where the section stands.
+        """
+        if "input_shape" in self.model_fields_set and self.input_shape != shape:
+            raise ConfigError(
+                f"{key}.input_shape is {self.input_shape}, but the input of {self.model_path} is {shape}: leave "
+                "input_shape out, or train a new model by its model_name"
+            )
 
     @model_validator(mode="after")
     def _arguments_fit(self) -> "ModelSection":
@@ -553,8 +565,16 @@ LayerIndices = Annotated[
 ]
 
 
+def _batch_size_or_p_and_k(schema: dict[str, Any]) -> None:
+    """Say in the JSON schema that a batch is stated in one of two ways."""
+    schema["required"].remove("batch_size")
+    schema["anyOf"] = [{"required": ["batch_size"]}, {"required": ["p_size", "k_size", "sampler"]}]
+
+
 class Training(Strict):
     """Training of an embedding with identity classification and, if wanted, a metric loss."""
+
+    model_config = ConfigDict(json_schema_extra=_batch_size_or_p_and_k)
 
     batch_size: PositiveInt
     """Images in a batch: P identities x K images each, of every modality and view where the sampler is cross_modal."""

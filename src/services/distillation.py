@@ -112,6 +112,7 @@ def _student_of(config: Config, model: Model | None) -> _Student:
     own = None
     if stated.model_path is not None:
         own = model_of_file(_embedding_file(stated.model_path, "distillation.student.model_path"))
+        stated.require_shape(own.input_shape, "distillation.student")
     return _Student(config.model_copy(update={"model": stated}), own)
 
 

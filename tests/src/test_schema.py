@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from common.config import ConfigError, validate
-from src.schema import Config, services_of
+from src.schema import Config, ModelSection, services_of
 
 BASE = {
     "operation_mode": "chain_tqeb",
@@ -236,3 +236,22 @@ def test_losses_of_the_second_branch_need_the_model_that_has_it():
     validate(Config, _broken({"training.losses": losses, "model.model_name": "idkl"}))
     off = {**losses, "modality_confusion": {"weight": 0}, "cross_entropy": {}}
     validate(Config, _broken({"training.losses": off}))
+
+
+def test_a_model_file_has_the_shape_that_is_stated():
+    section = validate(ModelSection, {"model_path": "a.keras", "input_shape": "(64, 32, 3)"})
+    section.require_shape((64, 32, 3))
+    validate(ModelSection, {"model_path": "a.keras"}).require_shape((64, 32, 3))
+    with pytest.raises(
+        ConfigError, match=r"model.input_shape is \(64, 32, 3\), but the input of a.keras is \(64, 32, 1\)"
+    ):
+        section.require_shape((64, 32, 1))
+
+
+def test_the_schema_of_editors_takes_a_batch_in_either_way():
+    training = Config.model_json_schema()["$defs"]["Training"]
+    assert "batch_size" not in training["required"]
+    assert {tuple(way["required"]) for way in training["anyOf"]} == {
+        ("batch_size",),
+        ("p_size", "k_size", "sampler"),
+    }

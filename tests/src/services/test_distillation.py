@@ -336,6 +336,15 @@ def test_losses_that_compare_are_for_distillation(folder, tiny):
     ) in str(error.value)
 
 
+def test_a_student_s_file_has_the_shape_that_is_stated(folder, tiny):
+    stated = {"model_path": str(folder / "narrow.keras"), "input_shape": [32, 32, 3]}
+    refused(
+        folder, tiny, f"distillation.student.input_shape is (32, 32, 3), but the input of {folder / 'narrow.keras'} is "
+        "(64, 32, 3): leave input_shape out",
+        **CHAIN, distillation={"teacher": None, "student": stated},
+    )  # fmt: skip
+
+
 CHAIN = {"operation_mode": "chain_tke", "training": {"batch_size": 8, "epochs": 1, "optimizer": "SGD"}}
 
 
