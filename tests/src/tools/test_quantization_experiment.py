@@ -19,7 +19,7 @@ GOOD = {
     "float/rank1": 0.5, "ptq/rank1": 0.48, "qat/rank1": 0.499, "float/mAP": 0.4, "ptq/mAP": 0.38, "qat/mAP": 0.395,
     "qat/cosine_mean": 0.9971, "qat/cosine_1_percent": 0.99, "qat/dead_dimensions": 2, "float/megabytes": 94.0,
     "qat/megabytes": 24.0, "file_gap": 1e-4, "htp/cosine": 0.9995, "integer": 1.0, "step_cost": 2.0,
-    "wide/to_float": 0.998, "wide/htp": 0.99999,
+    "wide/to_float": 0.998, "wide/htp": 0.99999, "package_megabytes": 24.5,
 }  # fmt: skip
 EMULATED = {"htp/rank1": 0.501, "htp/mAP": 0.394}
 
@@ -37,6 +37,8 @@ def runs(monkeypatch):
             (target / "logs/metrics").mkdir(parents=True)
             log = "epoch,images_per_second\n0,10\n1,100\n2,120\n3,110\n"
             (target / "logs/metrics/train_metrics.csv").write_text(log)
+            (target / "evaluation").mkdir()
+            (target / "evaluation/best_model_keras_queries.csv").write_text("query\na\nb\nc\n")
             return
         scores = {
             f"{prefix}/{key}": 0.25
@@ -52,7 +54,7 @@ def runs(monkeypatch):
             "quantization": scores | gate,
             "benchmarking": {
                 "qnn_htp_emulator/parity_cosine_mean": 0.9999 if is_wide else 0.9991,
-                "npu/convolutions": 8, "npu/integer_convolutions": 6,
+                "npu/convolutions": 8, "npu/integer_convolutions": 6, "npu/context_bytes": 26e6, "npu/dlc_bytes": 27e6,
             },
         }  # fmt: skip
         if "+evaluation.target=qnn_htp_emulator" in overrides:
@@ -102,7 +104,19 @@ def test_what_is_measured(tmp_path, runs, monkeypatch):
     assert values["integer"] == 0.75 and values["htp/rank1"] == 0.5 and values["file_gap"] == 0.0002
     assert values["htp/cosine"] == 0.9991 and values["wide/htp"] == 0.9999
     assert values["wide/to_float"] == pytest.approx(0.997)
+    assert values["package_megabytes"] == 27.0 and values["queries"] == 3
     assert "htp/rank1" not in tool.measured(tmp_path / "out/large/seed_0")
+
+
+def test_runs_of_an_older_version_are_read(tmp_path, runs, monkeypatch):
+    _main(tmp_path, monkeypatch)
+    folder = tmp_path / "out/large/seed_0"
+    report = folder / "step_2/benchmarking/metrics.json"
+    metrics = json.loads(report.read_text())["metrics"]
+    report.write_text(json.dumps({"metrics": {k: v for k, v in metrics.items() if "_bytes" not in k}}))
+    (folder / "step_1/evaluation/best_model_keras_queries.csv").unlink()
+    values = tool.measured(folder)
+    assert values["package_megabytes"] == 0.25 and "queries" not in values
 
 
 def test_a_smoke_run_leaves_the_page(tmp_path, runs, monkeypatch):
@@ -121,14 +135,15 @@ def test_verdicts_are_those_of_the_requirements():
     [
         ({"qat/rank1": 0.494}, "0.5 points of Rank-1: +0.60"),
         ({"qat/mAP": 0.389}, "1.0 points of mAP: +1.10"),
-        ({"ptq/mAP": 0.397}, "no worse than PTQ in mAP but for noise of 0.00: +0.20"),
+        ({"ptq/mAP": 0.397}, "a: Rank-1 -1.90 (noise 0.00), mAP +0.20 (noise 0.00)"),
+        ({"ptq/rank1": 0.5}, "a: Rank-1 +0.10 (noise 0.00), mAP -1.50 (noise 0.00)"),
         ({"qat/cosine_mean": 0.994}, "to float >= 0.995: 0.9940"),
         ({"file_gap": 6e-4}, ">= 0.9995: 0.99940"),
         ({"htp/cosine": 0.998}, ">= 0.999: 0.99800"),
         ({"wide/htp": 0.998}, "16 bits between operators >= 0.999: 0.99800"),
         ({"htp/rank1": 0.493}, "within 0.5 points of ONNX Runtime's: 0.60"),
         ({"integer": 0.98}, "integer on the HTP: 98 %"),
-        ({"qat/megabytes": 26.5}, "26 MB: 26.50"),
+        ({"package_megabytes": 26.5}, "26 MB: 26.50"),
         ({"step_cost": 2.6}, "2.5 float steps: 2.60"),
     ],
 )
@@ -136,6 +151,28 @@ def test_what_falls_short_is_said(change, requirement):
     values = GOOD | EMULATED | change
     failed = [line for line in tool.verdicts({"a": [values, values]}) if line.startswith("- **no**")]
     assert len(failed) >= 1 and any(requirement in line for line in failed)
+
+
+def test_the_noise_of_one_seed_is_that_of_its_queries():
+    worse = {"ptq/rank1": 0.5, "qat/rank1": 0.47, "queries": 600}  # 600 queries: +- 4.0 points
+    lines = tool.verdicts(
+        {"a": [GOOD | EMULATED] * 2, "one": [GOOD | worse], "many": [GOOD | worse | {"queries": 6000}]}
+    )
+    assert any(line.startswith("- yes") and "one: Rank-1 +3.00 (noise 4.00)" in line for line in lines)
+    assert any(line.startswith("- **no**") and "many: Rank-1 +3.00 (noise 1.27)" in line for line in lines)
+
+
+def test_what_nobody_emulated_has_no_verdict():
+    lines = [line for line in tool.verdicts({"a": [GOOD, GOOD]}) if "the emulator within" in line]
+    assert len(lines) == 1 and lines[0].startswith("- not measured")
+
+
+def test_a_new_run_is_timed(tmp_path, runs, monkeypatch):
+    assert "90 minutes" in _main(tmp_path, monkeypatch)[1]
+    assert "90 minutes" not in _main(tmp_path, monkeypatch)[1]
+    assert tool.time_verdict(91, False).startswith("- **no**") and "rendered before" in tool.time_verdict(
+        89, True
+    )
 
 
 def test_a_page_without_markers_is_refused(tmp_path):
