@@ -27,7 +27,7 @@ from common.deployment.macs import count_macs
 from datasets.synthetic import generate
 from src.tools._planned import put_between_markers, read_options, verdict
 from src.tools.cross_modal_experiment import SCORES, Plan, Rows, difference, paired_t, parts_table
-from src.tools.experiment import SHARED, Step, run_experiment, step_folder
+from src.tools.experiment import SHARED, Step, model_of, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/distillation.yaml"
@@ -192,7 +192,7 @@ def size_of(plan: DistillationPlan, folder: Path, arm: str) -> Size:
     run = step_folder(folder, arm, plan.seeds[0], len(plan.arms[arm]))
     graph = sorted((run / "quantized_models").glob("*.onnx"))[0]
     macs = count_macs(graph)
-    trained = runs_of(plan, folder, arm, plan.seeds[0])[-1] / "saved_models/best_model.keras"
+    trained = model_of(runs_of(plan, folder, arm, plan.seeds[0])[-1])
     try:
         latency = f"{estimate_latency(graph).milliseconds:.2f}"
     except ConfigError:

@@ -30,8 +30,12 @@ from common.plotting import bars
 from common.run import progress
 
 _PROJECT = Path(__file__).parents[2]
-_BEST = "saved_models/best_model.keras"
-_ADAPTED = "saved_models/adapted_model.keras"
+_MADE = (
+    "saved_models/adapted_model.keras",
+    "distilled_models/best_model.keras",
+    "saved_models/best_model.keras",
+)
+"""Where a run leaves what it makes; in a chain that trains, distils and adapts the first of them is its result."""
 SHARED = "shared"
 """Name of the steps that all arms share, in place of an arm's."""
 
@@ -104,8 +108,7 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
                 target = step_folder(folder, name, seed, number)
                 overrides = [*experiment.overrides, *step.overrides, f"general.global_seed={seed}"]
                 run_step(step.config, overrides, target, dict(models), threads)
-                adapted = target / _ADAPTED
-                models["previous"] = adapted if adapted.is_file() else target / _BEST
+                models["previous"] = model_of(target)
                 made |= {f"{name}_{number}": models["previous"], name: models["previous"]}
                 advance(1, name)
             return made
@@ -184,6 +187,12 @@ def _with_models(text: str, models: Mapping[str, Path]) -> str:
 def step_folder(folder: Path, arm: str, seed: int, number: int) -> Path:
     """Folder of a step, from 1, of an arm or of `SHARED`."""
     return folder / _file_name(arm) / f"seed_{seed}" / f"step_{number}"
+
+
+def model_of(run: Path) -> Path:
+    """The model that a run made: an adapted one, a student, or a trained one, which need not be there."""
+    files = [run / name for name in _MADE]
+    return next((file for file in files if file.is_file()), files[-1])
 
 
 def _file_name(arm: str) -> str:

@@ -63,6 +63,14 @@ def test_every_arm_has_every_seed_and_starts_from_the_shared_model(tmp_path, run
         assert models.get("shared") == models.get("shared_1") == (None if config == "start.yaml" else start)
 
 
+def test_the_model_of_a_run_is_what_it_made_last(tmp_path):
+    for name in ("saved_models/best_model", "distilled_models/best_model", "saved_models/adapted_model"):
+        made = tmp_path / f"{name}.keras"
+        made.parent.mkdir(exist_ok=True)
+        made.touch()
+        assert experiment.model_of(tmp_path) == made
+
+
 def test_a_model_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"no model \{shared_2\}, there are shared_1"):
         experiment.run_step(
