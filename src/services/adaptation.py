@@ -143,6 +143,7 @@ def _section(config: Config) -> Adaptation:
 def _network(config: Config, model: Model | None) -> keras.Model:
     """The network of a file, or a new one of the zoo with a neck, as images to embeddings."""
     if model is None:
+        keras.utils.set_random_seed(config.general.global_seed)  # as in a training, whatever was built before
         return embedding_model(reid_network(build_backbone(config.model), num_identities=1, bnneck=True))
     network = keras.saving.load_model(model.path, compile=False, safe_mode=True)
     if isinstance(network.output, dict) and not has_two_stems(network):

@@ -56,6 +56,8 @@ def start_of(
 ) -> Start:
     """Return the network that `model` means with a head for the people of the training images, or a checkpoint's.
 
+    New weights are those of `general.global_seed`, which seeds Keras anew.
+
     Args:
         config: With a section `training`.
         data: Its images.
@@ -70,6 +72,8 @@ def start_of(
     if not training.resume_training:
         best = Best("val_mAP", "max") if data.validation_is_retrieval else Best("val_loss", "min")
         centers = _needs_centers(training) if centers is None else centers
+        # A seed means the same new weights whatever was built before, so that runs of different services are paired.
+        keras.utils.set_random_seed(config.general.global_seed)
         network = _network(config, training, model, num_identities, centers, projection)
         rows = freeze(network, training.frozen_layers)
         if training.frozen_layers is not None:

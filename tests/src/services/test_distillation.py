@@ -17,7 +17,7 @@ from src.models._two_stems import branches_of, input_shapes
 from src.pipeline import _preflight, _starting_model
 from src.registries import MODELS
 from src.schema import Config
-from src.services import distillation
+from src.services import adaptation, distillation, training
 
 NETWORK = """
 import keras
@@ -225,6 +225,50 @@ def test_an_interrupted_distillation_goes_on_in_its_stage(distilled, folder, tin
         ConfigError, match="is of stage 2 of a distillation, expected one of a distillation of 1"
     ):
         run(validate(Config, raw_of(folder, tiny, **short)), tmp_path)
+
+
+def _handed_to_train(monkeypatch, service, config, target):
+    """What a service gives to `train`: the weights of the new network, its images, and the seed of its batches."""
+
+    class StopError(Exception):
+        pass
+
+    handed = []
+
+    def stop(config, data, start, preprocessing, folder, run, teacher_of=None):
+        network = start.network
+        deployed = keras.Model(network.input, [network.output["embedding"], network.output["logits"]])
+        handed.append((deployed.get_weights(), [sample.path for sample in data.training], run.seed))
+        raise StopError
+
+    monkeypatch.setattr(service, "train", stop)
+    with pytest.raises(StopError):
+        service.run(config, read(config, check=False), None, Run(target, config.general.global_seed))
+    return handed[0]
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+def test_with_one_seed_a_student_starts_as_it_would_without_a_teacher(
+    folder, tiny, tmp_path, monkeypatch, seed
+):
+    raw = {**raw_of(folder, tiny), "general": {"global_seed": seed}}
+    section = raw.pop("distillation")
+    alone = {name: section[name] for name in ("batch_size", "images_per_identity", "bnneck")}
+    alone |= {"epochs": 1, "steps_per_epoch": 2, "optimizer": "SGD", "losses": [{"name": "cross_entropy"}]}
+    trained = validate(Config, {**raw, "operation_mode": "training", "training": alone})
+    distilled = validate(Config, {**raw, "distillation": section})
+    one = _handed_to_train(monkeypatch, training, trained, tmp_path)
+    other = _handed_to_train(monkeypatch, distillation, distilled, tmp_path)
+    assert one[1:] == other[1:]
+    for weights, others in zip(one[0], other[0], strict=True):
+        np.testing.assert_array_equal(weights, others)
+
+
+def test_a_network_that_adaptation_builds_is_that_of_the_seed(folder, tiny):
+    config = validate(Config, raw_of(folder, tiny))
+    one, other = (adaptation._network(config, None).get_weights() for _ in range(2))
+    for weights, others in zip(one, other, strict=True):
+        np.testing.assert_array_equal(weights, others)
 
 
 @pytest.mark.slow
