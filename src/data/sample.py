@@ -26,6 +26,8 @@ class Sample:
             nothing tells.
         scene: Name of the frame of one camera that the image was cut out of, in which nobody is twice. None where
             nothing tells.
+        room: Number of the first of the cameras that look at one room, where the data set says so. None where the
+            camera is alone.
     """
 
     path: Path
@@ -35,6 +37,12 @@ class Sample:
     track: str | None = None
     moment: str | None = None
     scene: str | None = None
+    room: int | None = None
+
+    @property
+    def place(self) -> int:
+        """What two images of a person must differ in where protocols ask for another camera: its room or itself."""
+        return self.camera if self.room is None else self.room
 
     @property
     def is_person(self) -> bool:

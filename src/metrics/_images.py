@@ -15,6 +15,7 @@ class Images:
         cameras: Camera numbers (N,).
         modalities: `visible` or `thermal` (N,).
         names: File names without folder and suffix, text (N,).
+        places: Numbers of the cameras where cameras of one room have one number (N,).
     """
 
     features: np.ndarray
@@ -22,6 +23,7 @@ class Images:
     cameras: np.ndarray
     modalities: np.ndarray
     names: np.ndarray
+    places: np.ndarray
 
     def __getitem__(self, chosen: np.ndarray) -> "Images":
         """Return some of the images."""
@@ -31,6 +33,7 @@ class Images:
             self.cameras[chosen],
             self.modalities[chosen],
             self.names[chosen],
+            self.places[chosen],
         )
 
     def __add__(self, other: "Images") -> "Images":
@@ -41,4 +44,5 @@ class Images:
             np.concatenate([self.cameras, other.cameras]),
             np.concatenate([self.modalities, other.modalities]),
             np.concatenate([self.names, other.names]),
+            np.concatenate([self.places, other.places]),
         )

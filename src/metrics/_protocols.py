@@ -29,7 +29,9 @@ def _across_cameras(rule: str) -> Protocol:
     return Protocol(rule, needs_cameras=True, drops_junk=True, drops_same_camera=True)
 
 
-_SAME_CAMERA = "gallery images of the query's identity from the query's camera, and junk, are taken out"
+_SAME_CAMERA = (
+    "gallery images of the query's identity from the query's camera or room, and junk, are taken out"
+)
 
 PROTOCOLS: dict[str, Protocol] = {
     "market1501": _across_cameras(_SAME_CAMERA),

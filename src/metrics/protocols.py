@@ -98,7 +98,7 @@ def _one_gallery(
     query: Images, gallery: Images, distance: str, max_rank: int, protocol: str
 ) -> RetrievalMetrics:
     return retrieval_metrics(
-        query.features, gallery.features, query.ids, gallery.ids, query.cameras, gallery.cameras,
+        query.features, gallery.features, query.ids, gallery.ids, query.places, gallery.places,
         protocol, distance, max_rank,
     )  # fmt: skip
 

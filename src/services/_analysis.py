@@ -40,6 +40,7 @@ def images_of(embeddings: np.ndarray, samples: Sequence[Sample]) -> Images:
         np.array([sample.camera for sample in samples]),
         np.array([sample.modality for sample in samples]),
         np.array([sample.path.stem for sample in samples]),
+        np.array([sample.place for sample in samples]),
     )
 
 
@@ -156,7 +157,7 @@ def breakdowns(
             for pair, (m, who) in sorted(by_modality.items())
         ]
         yield Table(
-            "By modality of query and gallery, % (each pair is searched alone)",
+            f"By modality of query and gallery, % (each pair is searched alone{_counted(query + gallery, metrics)})",
             ("query modality", "gallery modality", "who asks", "queries", "gallery images", "rank1", "mAP"),
             tuple(rows),
         )
@@ -177,6 +178,13 @@ def breakdowns(
             parts = breakdown(metrics, groups)
             rows = [(str(name), s.num_queries, *_percent(s.rank1, s.mAP)) for name, s in parts.items()]
             yield Table(f"By {what} of the query, %", (what, "queries", "rank1", "mAP"), tuple(rows))
+
+
+def _counted(images: Images, metrics: RetrievalMetrics) -> str:
+    """By which rule, as the end of a title: the protocol, and which cameras it takes for one."""
+    shared = images.places != images.cameras
+    rooms = sorted(set(zip(images.places[shared].tolist(), images.cameras[shared].tolist(), strict=True)))
+    return "".join([f"; protocol {metrics.protocol}", *(f", cameras {a} and {b} as one" for a, b in rooms)])
 
 
 def _properties(samples: Sequence[Sample], preprocessing: Preprocessing) -> Iterator[tuple[str, np.ndarray]]:
@@ -214,7 +222,7 @@ def _sides(query: Images, gallery: Images) -> dict[str, Any]:
     """Both sides as the metrics take them."""
     return {
         "query": query.features, "gallery": gallery.features, "query_ids": query.ids, "gallery_ids": gallery.ids,
-        "query_cameras": query.cameras, "gallery_cameras": gallery.cameras,
+        "query_cameras": query.places, "gallery_cameras": gallery.places,
     }  # fmt: skip
 
 

@@ -337,8 +337,8 @@ def _retrieval(config: Config, query: Images, gallery: Images, **changes: str) -
 
 def _plain(config: Config, query: Images, gallery: Images) -> RetrievalMetrics:
     """All queries against the whole gallery, by the default protocol of the layout."""
-    cameras = np.unique(np.concatenate([query.cameras, gallery.cameras]))
-    name = "market1501" if len(cameras) > 1 and 0 not in cameras else "no_camera"
+    places = np.unique(np.concatenate([query.places, gallery.places]))
+    name = "market1501" if len(places) > 1 and 0 not in places else "no_camera"
     section = config.evaluation
     metrics: RetrievalMetrics = PROTOCOLS.get(name)(
         query, gallery, section.reid_distance_metric, section.max_rank
@@ -358,7 +358,7 @@ def _reranked(config: Config, query: Images, gallery: Images, plain: RetrievalMe
     if name == _GIVES_DISTANCES:
         return matrix_metrics(
             function(query.features, gallery.features, **arguments),
-            query.ids, gallery.ids, query.cameras, gallery.cameras,
+            query.ids, gallery.ids, query.places, gallery.places,
             plain.protocol, f"{plain.distance}, corrected by {name},", config.evaluation.max_rank,
         )  # fmt: skip
     if name == _EACH_SIDE_ALONE:

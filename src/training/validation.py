@@ -56,7 +56,8 @@ def retrieval(
 ) -> dict[str, float]:
     """Score retrieval of validation identities: `val_rank1` and `val_mAP` in [0, 1].
 
-    With both modalities also `val_thermal_to_visible_rank1` and `_mAP`: all thermal images search all visible ones.
+    With both modalities also `val_thermal_to_visible_rank1` and `_mAP`: all thermal images search all visible ones, by
+    the same protocol.
     """
     samples = [*query, *gallery]
     embeddings = embed(samples)
@@ -67,7 +68,7 @@ def retrieval(
     if set.intersection(*known):
         parts = [(embeddings[numbers], [samples[n] for n in numbers]) for numbers in sides.values()]
         (shown, shown_samples), (asking, asking_samples) = parts
-        across = score(asking, shown, asking_samples, shown_samples, protocol="no_camera")
+        across = score(asking, shown, asking_samples, shown_samples)
         values["val_thermal_to_visible_rank1"] = float(across.cmc[0])
         values["val_thermal_to_visible_mAP"] = float(across.mAP)
     return values
@@ -98,8 +99,8 @@ def score(
         gallery_embeddings,
         np.array([sample.identity for sample in query]),
         np.array([sample.identity for sample in gallery]),
-        np.array([sample.camera for sample in query]),
-        np.array([sample.camera for sample in gallery]),
+        np.array([sample.place for sample in query]),
+        np.array([sample.place for sample in gallery]),
         protocol=protocol or default_protocol([*query, *gallery]),
         distance=distance,
         max_rank=max_rank,
@@ -108,8 +109,8 @@ def score(
 
 def default_protocol(samples: Sequence[Sample]) -> str:
     """`market1501` where the layout names more than one camera, else `no_camera`."""
-    cameras = {sample.camera for sample in samples}
-    return "market1501" if len(cameras) > 1 and 0 not in cameras else "no_camera"
+    places = {sample.place for sample in samples}
+    return "market1501" if len(places) > 1 and 0 not in places else "no_camera"
 
 
 def split_query_gallery(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:

@@ -7,15 +7,17 @@ from src.data.sample import Sample
 
 _VISIBLE = (1, 2, 4, 5)
 _INFRARED = (3, 6)
+_ROOM = {2: 2, 3: 2}
+"""Camera to the first one in its room: a person is there in the same clothes, before the same wall."""
 _LISTS = {"training": "train", "validation": "val", "query": "test", "gallery": "test"}
 
 
 def sysu_mm01(path: Path, part: Part, train_val: bool = False) -> list[Sample]:
     """Read a part of SYSU-MM01: `cam3/0002/0001.jpg` is frame 1 of person 2 seen by camera 3.
 
-    Cameras 3 and 6 are near-infrared, which is `thermal` here. `exp/train_id.txt`, `exp/val_id.txt` and
-    `exp/test_id.txt` say whose images are for what. Queries are all infrared images of the test identities, the
-    gallery all their visible ones; the protocol `sysu_mm01` draws from it (Wu et al., "RGB-Infrared Cross-Modality
+    Cameras 3 and 6 are near-infrared, which is `thermal` here; 2 and 3 are in one room. `exp/train_id.txt`,
+    `exp/val_id.txt` and `exp/test_id.txt` say whose images are for what. Queries are all infrared images of the test
+    identities, the gallery all their visible ones; the protocol `sysu_mm01` draws from it (Wu et al., "RGB-Infrared Cross-Modality
     Person Re-Identification", ICCV 2017).
 
     Args:
@@ -40,7 +42,9 @@ def sysu_mm01(path: Path, part: Part, train_val: bool = False) -> list[Sample]:
         {identity for name in names for identity in read_identities(root / f"exp/{name}_id.txt")}
     )
     samples = [
-        Sample(image, identity, camera, "thermal" if camera in _INFRARED else "visible")
+        Sample(
+            image, identity, camera, "thermal" if camera in _INFRARED else "visible", room=_ROOM.get(camera)
+        )
         for camera in sorted(cameras)
         for identity in identities
         if (folder := root / f"cam{camera}" / f"{identity:04d}").is_dir()

@@ -84,8 +84,8 @@ def nearest_counted(
     similarities: np.ndarray, query: Sample, gallery: Sequence[Sample], protocol: str
 ) -> list[Match]:
     """Return the first ten gallery images for a query that the protocol counts, by similarity (images,)."""
-    identities, cameras = [s.identity for s in gallery], [s.camera for s in gallery]
-    counted = np.flatnonzero(counted_images(protocol, query.identity, query.camera, identities, cameras))
+    identities, places = [s.identity for s in gallery], [s.place for s in gallery]
+    counted = np.flatnonzero(counted_images(protocol, query.identity, query.place, identities, places))
     right = np.array([identities[i] == query.identity for i in counted])
     order = counted[np.lexsort((right, -similarities[counted]))][:_MATCHES]  # among equals the wrong first
     return [

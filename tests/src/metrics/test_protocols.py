@@ -1,5 +1,7 @@
 """Protocols by name: each gives what its function gives, from the images of two folders."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -24,7 +26,7 @@ def side(cameras, modality, seed, people=6, images=3):
     )
     features = np.eye(people)[ids - 1] + random.normal(0, 0.6, (len(ids), people))
     modalities = np.full(len(ids), modality)
-    return Images(features, ids, where, modalities, np.array([f"{frame:04d}" for frame in frames]))
+    return Images(features, ids, where, modalities, np.array([f"{frame:04d}" for frame in frames]), where)
 
 
 THERMAL, VISIBLE = side((3, 6), "thermal", 0), side((1, 2, 4, 5), "visible", 1)
@@ -45,6 +47,15 @@ def test_protocols_of_one_gallery(name):
     found = apply(name, VISIBLE)
     assert (found.mAP, found.protocol) == (expected.mAP, name)
     np.testing.assert_array_equal(found.cmc, expected.cmc)
+
+
+def test_one_gallery_hides_the_room_and_a_protocol_of_a_data_set_its_cameras():
+    thermal, visible = (
+        replace(side, places=np.where(side.cameras == 3, 2, side.cameras)) for side in (THERMAL, VISIBLE)
+    )
+    expected = retrieval_metrics(*arrays(replace(thermal, cameras=thermal.places), visible), max_rank=20)
+    assert apply("market1501", thermal, visible).mAP == expected.mAP != apply("market1501").mAP
+    assert apply("sysu_mm01", thermal, visible, trials=2).mAP == apply("sysu_mm01", trials=2).mAP
 
 
 def test_sysu_mm01_counts_frames_by_their_names():
@@ -93,8 +104,6 @@ def test_images_that_do_not_fit_are_refused(name, query, message):
 
 
 def test_sysu_mm01_needs_numbered_files():
-    odd = Images(
-        VISIBLE.features, VISIBLE.ids, VISIBLE.cameras, VISIBLE.modalities, np.full(len(VISIBLE.ids), "a_1")
-    )
+    odd = replace(VISIBLE, names=np.full(len(VISIBLE.ids), "a_1"))
     with pytest.raises(ValueError, match="needs files named by their number, such as 0001.jpg, got 'a_1'"):
         apply("sysu_mm01", gallery=odd)

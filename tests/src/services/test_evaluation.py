@@ -107,8 +107,8 @@ def test_where_the_errors_are(data, tmp_path):
 def test_directions_between_modalities_are_numbers():
     modalities = np.array(["visible", "visible", "thermal", "thermal"])
     people, cameras = np.array([0, 1, 2, 3]), np.array([1, 1, 3, 3])
-    side = Images(np.eye(4), people, cameras, modalities, people)
-    gallery = Images(np.eye(4), np.array([0, 1, 1, 0]), cameras + 1, modalities, people)
+    side = Images(np.eye(4), people, cameras, modalities, people, cameras)
+    gallery = Images(np.eye(4), np.array([0, 1, 1, 0]), cameras + 1, modalities, people, cameras + 1)
     metrics = retrieval_metrics(
         side.features, gallery.features, side.ids, gallery.ids, side.cameras, gallery.cameras
     )

@@ -152,6 +152,11 @@ def test_the_protocol_of_the_data_set_is_the_default_and_all_directions_are_numb
         ("visible", "thermal", "all test images", 40, 40),
         ("visible", "visible", "all test images", 40, 40),
     ]
+    assert table.title.endswith("(each pair is searched alone; protocol market1501, cameras 2 and 3 as one)")
+    by_camera = next(table for table in report.tables if table.title.startswith("By camera"))
+    assert ("3", "2") not in {row[:2] for row in by_camera.rows}, (
+        "a person is not found in the room of the query"
+    )
 
 
 def test_without_a_manifest_the_preprocessing_is_that_of_the_configuration(root, model, tmp_path):

@@ -1,5 +1,6 @@
 """Validation embeds every image through the input of its modality, in the order of the samples."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import keras
@@ -86,3 +87,23 @@ def test_retrieval_of_two_modalities_is_scored_across_them_too():
     assert values["val_thermal_to_visible_rank1"] == pytest.approx(2 / 3)
     assert values["val_thermal_to_visible_mAP"] == pytest.approx((1 / 2 + 1 + 1) / 3)
     assert set(retrieval(embed, samples[2:4], samples[4:])) == {"val_rank1", "val_mAP"}
+
+
+def test_images_of_the_same_room_are_no_match_in_validation():
+    """A person looks the same in one room, whatever the camera, and like nobody elsewhere."""
+    vectors = {"room": (1.0, 0.0, 0.0), "elsewhere": (0.0, 1.0, 0.0), "other": (0.0, 0.0, 1.0)}
+    thermal = Sample(Path("room.jpg"), 1, 3, "thermal", room=2)
+    visible = [
+        Sample(Path("room.png"), 1, 2, room=2),
+        Sample(Path("elsewhere.png"), 1, 4),
+        Sample(Path("other.png"), 2, 1),
+        Sample(Path("room.bmp"), 2, 5),
+    ]
+
+    def embed(some):
+        return np.array([vectors[sample.path.stem] for sample in some])
+
+    values = retrieval(embed, [thermal], visible)
+    assert values["val_rank1"] == values["val_thermal_to_visible_rank1"] == 0.0
+    apart = [replace(sample, room=None) for sample in [thermal, *visible]]
+    assert retrieval(embed, apart[:1], apart[1:4])["val_thermal_to_visible_rank1"] == 1.0

@@ -68,6 +68,12 @@ def test_sysu_mm01_takes_people_from_the_lists_and_cameras_from_the_folders(tmp_
     assert facts(sysu_mm01(root, "gallery")) == [(6, 2, "visible", "0001.jpg")]
 
 
+def test_cameras_2_and_3_of_sysu_mm01_are_one_place(tmp_path):
+    root = touch(sysu(tmp_path), *(f"cam{camera}/0006/0001.jpg" for camera in range(1, 7)))
+    found = {s.camera: s.place for part in ("query", "gallery") for s in sysu_mm01(root, part)}
+    assert found == {1: 1, 2: 2, 3: 2, 4: 4, 5: 5, 6: 6}
+
+
 def test_sysu_mm01_trains_on_the_validation_people_on_request(tmp_path):
     root = sysu(tmp_path)
     assert {sample.identity for sample in sysu_mm01(root, "training", train_val=True)} == {2, 7, 333}
