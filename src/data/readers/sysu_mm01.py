@@ -17,8 +17,8 @@ def sysu_mm01(path: Path, part: Part, train_val: bool = False) -> list[Sample]:
 
     Cameras 3 and 6 are near-infrared, which is `thermal` here; 2 and 3 are in one room. `exp/train_id.txt`,
     `exp/val_id.txt` and `exp/test_id.txt` say whose images are for what. Queries are all infrared images of the test
-    identities, the gallery all their visible ones; the protocol `sysu_mm01` draws from it (Wu et al., "RGB-Infrared Cross-Modality
-    Person Re-Identification", ICCV 2017).
+    identities, the gallery all their visible ones; the protocol `sysu_mm01` draws from it (Wu et al., "RGB-Infrared
+    Cross-Modality Person Re-Identification", ICCV 2017).
 
     Args:
         path: Folder with `cam1` to `cam6` and `exp`.
