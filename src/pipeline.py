@@ -12,7 +12,7 @@ from common.artifacts import Model, Report, ReportFailedError, Table
 from common.cluster import cluster_task
 from common.config import ConfigError
 from common.run import Run, load_tensorflow, require_free_space, seed_everything
-from src.data.selection import Data, data_set_name, read
+from src.data.selection import Data, check_trial, data_set_name, read
 from src.schema import Config
 from src.services._chain_report import Finished, chain_report, progression_of
 from src.training.distribution import Distribution, distribution_of
@@ -150,6 +150,8 @@ def _preflight(
     `names` are those that the images of the configuration are for, all of the run where they are not given.
     """
     require_free_space(run.folder, _FREE_BYTES, "the results of a run")
+    if model is not None:
+        check_trial(config, model)
     data = read(config, services=names)
     mistakes = []
     for service in services.values():

@@ -1,10 +1,12 @@
 """Which images a configuration means: its folders read, checked and divided."""
 
+import inspect
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -79,6 +81,35 @@ def data_set_name(config: Config) -> str:
     if dataset.root_path is not None and (dataset.root_path / _SYNTHETIC).is_file():
         return f"synthetic people in the layout of {dataset.dataset_name}"
     return dataset.dataset_name
+
+
+def reader_arguments(config: Config) -> dict[str, Any]:
+    """Arguments of the data set's reader, defaults included: with its name they say who is trained on and tested."""
+    parameters = inspect.signature(DATASETS.get(config.dataset.dataset_name)).parameters.values()
+    return {p.name: p.default for p in parameters if p.default is not p.empty} | config.dataset.arguments
+
+
+def check_trial(config: Config, model: Model, key: str = "model.model_path") -> None:
+    """Check that a model was not trained in another trial of the data set, whose people this one tests.
+
+    Args:
+        config: The configuration.
+        model: One that is started from, learned from or evaluated.
+        key: Where the configuration names it.
+
+    Raises:
+        ConfigError: it was.
+    """
+    trained_on = model.trained_on
+    if trained_on.get("dataset_name") != data_set_name(config):
+        return
+    trial = reader_arguments(config).get("trial")
+    known = trained_on.get("dataset_arguments", {}).get("trial", trial)
+    if known != trial:
+        raise ConfigError(
+            f"{key}: {model.path} was trained in trial {known} of {data_set_name(config)}, on people whom "
+            f"trial {trial} (dataset.arguments) tests: give a model of trial {trial}, or set dataset.arguments={{trial: {known}}}"
+        )
 
 
 def render_if_synthetic(config: Config) -> None:

@@ -21,7 +21,7 @@ from common.runtime.model_of_file import model_of_file
 from src.data.labels import identity_labels
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
-from src.data.selection import Data, preprocessing_for
+from src.data.selection import Data, check_trial, preprocessing_for
 from src.data.splits import overlap
 from src.models._build import import_custom_model_file
 from src.models._two_stems import input_shapes
@@ -54,13 +54,17 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """Check who teaches whom, the people of the validation, and each stage as the training that it is.
 
     Raises:
-        ConfigError: validation people are trained on or tested, a teacher cannot be read or takes other images than the
-            student without a cache, or a stage cannot be trained.
+        ConfigError: validation people are trained on or tested, a teacher cannot be read, was trained in another trial
+            of the data set or takes other images than the student without a cache, or a stage cannot be trained.
     """
     section = _section(config)
     _check_validation(data)
     teachers = _teacher_files(section)
     student = _student_of(config, model)
+    for teacher in teachers:
+        check_trial(config, teacher, "distillation.teacher")
+    if student.model is not None:
+        check_trial(config, student.model, "distillation.student")
     inputs = _inputs(student, section.resume_training)
     stages = section.stages_of(section.sampler == "cross_modal" or "" not in inputs)
     for number, stage in enumerate(stages, 1):

@@ -5,6 +5,9 @@ command line. Arms are compared with the first one, seed by seed:
 
     python stm32ai_main.py --config-name NAME.yaml --multirun general.global_seed=0,1,2 section.key=a,b
 
+Another number can take the place of the seed: `--over dataset.arguments.trial` gives means over the trials of a data
+set.
+
 The table has, for each metric, mean and standard deviation over the seeds, the paired difference with its 95 %
 intervals (Student's t over seeds; a bootstrap over seeds and people, where the results of each query are there), and a
 verdict. It is printed and written as Markdown and HTML.
@@ -27,6 +30,7 @@ from common.tracking import PipelineRun, Store
 from src.schema import General, Mlflow
 from src.tools._intervals import bootstrap, paired_t
 
+SEED = "general.global_seed"
 _SCORES = ("rank1", "mAP")
 _QUERIES_OF_RUNTIME = {
     "keras": "_keras_queries.csv",
@@ -61,22 +65,36 @@ class Comparison(NamedTuple):
         return "worse" if all(high < 0 for _, high in intervals) else "unresolved"
 
 
-def arms_of(runs: Sequence[PipelineRun]) -> Arms:
+def arms_of(runs: Sequence[PipelineRun], over: str = SEED) -> Arms:
     """Group finished runs by arm and seed; of repeated ones the last counts. What all arms share is left out of names.
 
     Args:
         runs: Oldest first.
+        over: Key of the number that takes the place of the seed.
+
+    Raises:
+        ConfigError: a finished run has no such number.
     """
     texts: dict[str, dict[int, PipelineRun]] = {}
     for run in runs:
         if run.finished:
-            seed = int(run.parameters.get("general.global_seed", General().global_seed))
-            texts.setdefault(run.tags.get(tracking.ARM, "") or run.name, {})[seed] = run
+            arm = run.tags.get(tracking.ARM, "") or run.name
+            text = "\n".join(line for line in arm.splitlines() if not line.startswith(f"{over}="))
+            texts.setdefault(text, {})[_number(run, over)] = run
     common = set.intersection(*(set(text.splitlines()) for text in texts)) if len(texts) > 1 else set()
     return {
         " ".join(line for line in text.splitlines() if line not in common) or "as the file says": by_seed
         for text, by_seed in texts.items()
     }
+
+
+def _number(run: PipelineRun, key: str) -> int:
+    value = run.parameters.get(key, str(General().global_seed) if key == SEED else "")
+    if not value.isdecimal():
+        raise ConfigError(
+            f"--over: expected a key with a whole number in every run, '{run.name}' has {key}='{value}'"
+        )
+    return int(value)
 
 
 def metrics_of(arms: Arms) -> list[str]:
@@ -197,6 +215,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument(
         "--uri", default=Mlflow().uri, help=f"mlflow.uri of the runs (default: {Mlflow().uri})"
     )
+    parser.add_argument(
+        "--over", default=SEED, metavar="KEY", help="number to average over (default: %(default)s)"
+    )
     parser.add_argument("--baseline", help="arm to compare with (default: that of the oldest run)")
     parser.add_argument("--metric", action="append", help="may be repeated (default: all Rank-1 and mAP)")
     parser.add_argument("--output", type=Path, help=f"folder (default: {OUTPUTS}/report_<experiment>)")
@@ -204,7 +225,7 @@ def main(arguments: list[str]) -> int:
     try:
         store = tracking.store_of(options.uri)
         runs = tracking.pipeline_runs(store, options.experiment)
-        arms = _chosen(arms_of(runs), options.baseline)
+        arms = _chosen(arms_of(runs, options.over), options.baseline)
         metrics = options.metric or metrics_of(arms)
         _check(arms, metrics)
         tables = tables_of(store, arms, metrics)
@@ -216,6 +237,7 @@ def main(arguments: list[str]) -> int:
         f"Arms are compared with '{next(iter(arms))}', seed by seed. In percent and points: mean and standard "
         "deviation over the seeds, and 95 % intervals of the paired difference, Student's t over the seeds and a "
         "bootstrap over seeds and people.",
+        *([] if options.over == SEED else [f"What is called a seed is a value of {options.over}."]),
         *([f"Not finished, and left out: {', '.join(unfinished)}."] if unfinished else []),
     ]
     title = f"Experiment {options.experiment}"

@@ -16,7 +16,7 @@ from common.layers.start_statistics import start_statistics
 from common.run import Run, require_free_space
 from src.data.labels import identity_labels
 from src.data.preprocessing import Preprocessing
-from src.data.selection import Data, data_set_name
+from src.data.selection import Data, data_set_name, reader_arguments
 from src.models._head import embedding_model
 from src.models._two_stems import input_shapes
 from src.schema import Config
@@ -103,6 +103,7 @@ def trained_model(
         preprocessing=asdict(preprocessing),
         trained_on={
             "dataset_name": data_set_name(config),
+            "dataset_arguments": reader_arguments(config),
             "identities": len({sample.identity for sample in data.training}),
             "images": len(data.training),
             "model_name": network.name,

@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import pytest
-import yaml
 
-from common.config import expand_environment, validate
+from common.config import compose, validate
 from src.schema import Config
+from src.services.evaluation import _other_direction
 
-EXAMPLES = sorted((Path(__file__).parents[2] / "config_file_examples").rglob("*.yaml"))
+FOLDER = Path(__file__).parents[2] / "config_file_examples"
+EXAMPLES = sorted(FOLDER.rglob("*.yaml"))
 
 
 def test_there_is_an_example_for_every_mode():
@@ -31,11 +32,31 @@ def test_there_is_an_example_for_every_mode():
     } <= {path.name.removesuffix("_config.yaml") for path in EXAMPLES}
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
-def test_an_example_is_valid_and_named_after_its_mode(path, monkeypatch):
+@pytest.fixture(autouse=True)
+def models_folder(monkeypatch):
     monkeypatch.setenv("MODELS_DIR", "/models")
-    text = path.read_text()
-    raw = yaml.safe_load(expand_environment(text))
-    config = validate(Config, raw)
+
+
+def _composed(path: Path, *overrides: str) -> Config:
+    return validate(Config, compose(["--config-name", str(path.relative_to(FOLDER)), *overrides]))
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
+def test_an_example_is_valid_and_named_after_its_mode(path):
+    config = _composed(path)
     assert path.name.startswith(config.operation_mode) or path.parent.name in ("multi_step", "vireid")
-    assert text.startswith("# "), "an example begins with what it is for"
+    assert path.read_text().startswith(("# ", "# @package _global_\n# ")), (
+        "an example begins with what it is for"
+    )
+
+
+@pytest.mark.parametrize("name", ["regdb", "llcm"])
+def test_recipes_score_both_directions_of_a_data_set_that_has_them(name):
+    assert _other_direction(_composed(FOLDER / f"vireid/phase2_agw_{name}.yaml")) is not None
+
+
+def test_each_trial_of_regdb_starts_from_its_own_first_phase():
+    phase1, phase2 = (FOLDER / f"vireid/{phase}_regdb.yaml" for phase in ("phase1", "phase2_agw"))
+    start = _composed(phase2, "dataset.arguments.trial=7").model.model_path
+    assert start == Path("/models/phase1_regdb_trial7/saved_models/best_model.keras")
+    assert "dir: ${MODELS_DIR}/phase1_regdb_trial${dataset.arguments.trial}\n" in phase1.read_text()

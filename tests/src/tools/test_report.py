@@ -16,8 +16,8 @@ NOISE = (0.00, 0.01, -0.01)
 SEEDS = (0, 1, 2)
 
 
-def log(store, folder, arm, seed, value, trials=True, experiment="X", sweep=None):
-    parameters = {"operation_mode": "training", "general": {"global_seed": seed}}
+def log(store, folder, arm, seed, value, trials=True, experiment="X", sweep=None, **parameters):
+    parameters |= {"operation_mode": "training", "general": {"global_seed": seed}}
     run = tracking.pipeline_run(store, experiment, f"run_{seed}", parameters, {tracking.ARM: arm}, sweep)
     with run, tracking.stage_run("evaluation"):
         tracking.log_metrics({MAP: value, RANK1: value / 2, "baseline/random/mAP": 0.1, "loss": 1.0})
@@ -51,6 +51,11 @@ def history(tmp_path_factory):
         raise ZeroDivisionError
     for seed in (0, 1):
         log(store, folder, f"b.yaml\ny={seed}", seed, 0.3, trials=False, experiment="one seed each")
+    for trial in (1, 2):
+        log(
+            store, folder, f"c.yaml\ndataset.arguments.trial={trial}", 0, 0.3 + 0.1 * trial,
+            experiment="trials", dataset={"arguments": {"trial": trial}},
+        )  # fmt: skip
     return folder
 
 
@@ -98,6 +103,14 @@ def test_one_seed_resolves_nothing(history, tmp_path):
     assert "| y=1 | 1 | 30.0 | no seed in common |  |  | unresolved |" in text
 
 
+def test_trials_of_a_data_set_are_averaged_as_seeds_are(history, tmp_path):
+    arguments = ["--experiment", "trials", "--uri", str(history / "mlruns"), "--output", str(tmp_path)]
+    assert tool.main([*arguments, "--over", "dataset.arguments.trial"]) == 0
+    text = (tmp_path / "report.md").read_text()
+    assert "| c.yaml | 1, 2 | 45.0 ± 7.1 |" in text
+    assert "What is called a seed is a value of dataset.arguments.trial." in text
+
+
 def test_queries_of_one_gallery_count_as_those_of_drawn_ones(history):
     store = tracking.store_of(str(history / "mlruns"))
     run = tracking.pipeline_runs(store, "one seed each")[0]
@@ -113,6 +126,7 @@ def test_queries_of_one_gallery_count_as_those_of_drawn_ones(history):
         (["--experiment", "Y"], "unknown experiment 'Y'"),
         (["--experiment", "X", "--baseline", "x=4"], "--baseline: unknown arm 'x=4', did you mean"),
         (["--experiment", "X", "--metric", "float32/keras/map"], "has no 'float32/keras/map', did you mean"),
+        (["--experiment", "X", "--over", "a.trial"], "whole number in every run, 'run_0' has a.trial=''"),
         (["--experiment", "X", "--uri", "nowhere"], "there is no history of runs in"),
     ],
 )  # fmt: skip
