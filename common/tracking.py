@@ -3,13 +3,13 @@
 import fcntl
 import logging
 import os
+import re
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit, urlunsplit
 
 from common.artifacts import tool_versions
 from common.config import ConfigError, suggest
@@ -31,8 +31,8 @@ class Store:
     def ui_command(self) -> str:
         """The exact command that shows the history; credentials in an address are left out."""
         if self.artifact_folder is None and self.tracking_uri.startswith("http"):
-            return f"open {_without_credentials(self.tracking_uri)} in a browser"
-        return f"mlflow ui --backend-store-uri {_without_credentials(self.tracking_uri)}"
+            return f"open {without_credentials(self.tracking_uri)} in a browser"
+        return f"mlflow ui --backend-store-uri {without_credentials(self.tracking_uri)}"
 
 
 def store_of(uri: str) -> Store:
@@ -61,7 +61,7 @@ def pipeline_run(
         store: Where the history lies.
         experiment: Its name; it is made where it is not there.
         name: Name of the run.
-        parameters: The configuration.
+        parameters: The configuration; names and passwords of its addresses are left out of the history.
         tags: What else is known of the run.
         sweep: Folder of the sweep that the run is a part of; the runs of a sweep have one parent, named after it.
     """
@@ -77,8 +77,10 @@ def pipeline_run(
     experiment_id = mlflow.set_experiment(experiment).experiment_id
     parent = None if sweep is None else _sweep_run(sweep, experiment_id)
     try:
-        with mlflow.start_run(run_name=name, parent_run_id=parent, tags=dict(tags or {})):
-            mlflow.log_params({key: str(value)[:500] for key, value in flatten(parameters).items()})
+        told = {key: without_credentials(value) for key, value in (tags or {}).items()}
+        with mlflow.start_run(run_name=name, parent_run_id=parent, tags=told):
+            known = {key: without_credentials(str(value)) for key, value in flatten(parameters).items()}
+            mlflow.log_params({key: value[:500] for key, value in known.items()})
             mlflow.set_tags(
                 {"git_commit": _git_commit(), **{f"version.{k}": v for k, v in tool_versions().items()}}
             )
@@ -142,6 +144,19 @@ def log_files(paths: list[Path], folder: str | None = None) -> None:
             mlflow.log_artifacts(str(path), artifact_path=folder or path.name)
         elif path.is_file():
             mlflow.log_artifact(str(path), artifact_path=folder)
+
+
+def log_texts(paths: list[Path], folder: str) -> None:
+    """Copy text files, and those in folders, to the artefacts of the current run, without credentials of addresses."""
+    import mlflow
+
+    if mlflow.active_run() is None:
+        return
+    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
+    for file in files:
+        if file.is_file():
+            text = file.read_text(encoding="utf-8", errors="replace")
+            mlflow.log_text(without_credentials(text), f"{folder}/{file.name}")
 
 
 @dataclass(frozen=True)
@@ -225,11 +240,9 @@ def flatten(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _without_credentials(uri: str) -> str:
-    parts = urlsplit(uri)
-    return (
-        uri if parts.hostname is None else urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
-    )
+def without_credentials(text: str) -> str:
+    """The text with `scheme://name:password@host` written as `scheme://host`."""
+    return re.sub(r"(\w://)[^/\s'\"]+@", r"\1", text)
 
 
 def _git_commit() -> str:

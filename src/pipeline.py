@@ -84,7 +84,7 @@ def run_services(
             finished.append(Finished(name, _data_set(config, seen), report))
         if len(finished) > 1:
             _report_chain(config, finished, folder)
-        tracking.log_files([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")
+        tracking.log_texts([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")
     _LOGGER.info(
         "%s finished after %.0f s, results are in %s", config.operation_mode, perf_counter() - start, folder
     )

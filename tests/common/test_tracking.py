@@ -1,8 +1,10 @@
 """Where the history lies."""
 
+from pathlib import Path
+
 import pytest
 
-from common.tracking import flatten, store_of
+from common.tracking import flatten, log_texts, pipeline_run, store_of, without_credentials
 
 
 def test_a_folder_is_a_database_with_artefacts_beside_it(tmp_path):
@@ -24,6 +26,28 @@ def test_an_address_is_used_as_it_is(uri):
 def test_credentials_are_not_shown():
     assert "secret" not in store_of("https://me:secret@host/mlflow").ui_command
     assert "secret" not in store_of("postgresql://me:secret@host/db").ui_command
+
+
+def test_credentials_do_not_enter_the_history(tmp_path):
+    from mlflow.tracking import MlflowClient
+
+    store = store_of(str(tmp_path / "mlruns"))
+    (tmp_path / ".hydra").mkdir()
+    (tmp_path / ".hydra/config.yaml").write_text("mlflow: {uri: 'https://me:secret@host/mlflow'}\n")
+    uri = "https://me:secret@host/mlflow"
+    with pipeline_run(store, "test", "run", {"mlflow": {"uri": uri}, "a": 1}, {"arm": f"mlflow.uri={uri}"}):
+        log_texts([tmp_path / ".hydra", tmp_path / "absent.log"], "configuration")
+    client = MlflowClient(store.tracking_uri)
+    [run] = client.search_runs([client.get_experiment_by_name("test").experiment_id])
+    assert run.data.params == {"mlflow.uri": "https://host/mlflow", "a": "1"}
+    assert run.data.tags["arm"] == "mlflow.uri=https://host/mlflow"
+    copied = client.download_artifacts(run.info.run_id, "configuration/config.yaml")
+    assert Path(copied).read_text() == "mlflow: {uri: 'https://host/mlflow'}\n"
+
+
+def test_text_without_an_address_stays_as_it_is():
+    text = "a@b.c wrote file:///x/y and http://host/a@b, sqlite:///runs.db"
+    assert without_credentials(text) == text
 
 
 def test_nested_parameters_become_dotted():
