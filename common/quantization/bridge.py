@@ -41,7 +41,8 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
         model: functional model, single or several inputs and outputs (list or dict).
 
     Raises:
-        ValueError: the model is not functional, or has a layer without a twin in `TWINS`.
+        ValueError: the model is not functional, or has a layer without a twin in `TWINS`, a layer that is called with
+            several arguments, or an operation that is no layer, such as `x + y`.
     """
     if not _is_functional(model):
         raise ValueError(
@@ -63,6 +64,7 @@ def _is_functional(layer: Any) -> bool:
 def _replay(model: keras.Model, inputs: Any, twins: dict[int, tf_keras.layers.Layer]) -> Any:
     """Call the twins of a model's layers on `inputs`, in the order of the model's nodes."""
     config = model.get_config()
+    operations = {operation.name: operation for operation in model.operations}
     references = _tensor_references(config["input_layers"])
     tensors = dict(zip(references, keras.tree.flatten(inputs), strict=True))
     pending = [
@@ -77,7 +79,7 @@ def _replay(model: keras.Model, inputs: Any, twins: dict[int, tf_keras.layers.La
                 waiting.append((name, index, node))
                 continue
             arguments = _resolve(node["args"], tensors)
-            outputs = _call(model.get_layer(name), arguments, node["kwargs"], twins)
+            outputs = _call(operations[name], arguments, node["kwargs"], twins)
             tensors.update({(name, index, i): t for i, t in enumerate(keras.tree.flatten(outputs))})
         if len(waiting) == len(pending):
             raise ValueError(
@@ -91,10 +93,13 @@ def _call(
     layer: keras.layers.Layer, arguments: list[Any], kwargs: Mapping[str, Any], twins: dict[int, Any]
 ) -> Any:
     """Apply the twin of `layer`, made at its first call."""
-    unknown = {key: value for key, value in kwargs.items() if value is not None and key != "training"}
-    if unknown or len(arguments) != 1:
+    _require_twin(layer)
+    further = sorted(key for key, value in kwargs.items() if value is not None and key != "training")
+    if further or len(arguments) != 1:
         raise ValueError(
-            f"layer '{layer.name}': expected one argument, received further ones: {sorted(unknown)}"
+            f"layer '{layer.name}' of class {type(layer).__name__}: expected a call with one argument, received "
+            f"{len(arguments)}{''.join(f' and {key}' for key in further)}. Write a layer that takes one tensor or a "
+            f"list of them, and {_recipe(type(layer).__name__)}"
         )
     if isinstance(layer, keras.Model):
         return _replay(layer, arguments[0], twins)
@@ -106,15 +111,28 @@ def _call(
     return outputs
 
 
-def _make_twin(layer: keras.layers.Layer) -> tf_keras.layers.Layer:
-    class_name = type(layer).__name__
-    if class_name not in TWINS:
+def _require_twin(layer: Any) -> None:
+    """Raise ValueError where an operation is no layer, or its class has no twin."""
+    name = type(layer).__name__
+    if not isinstance(layer, keras.layers.Layer):
+        instead = f"write it as keras.layers.{name}" if name in _SHARED else "write it as a layer of your own"
         raise ValueError(
-            f"layer '{layer.name}' of class {class_name} has no tf_keras twin: add "
-            f"TWINS['{class_name}'] = <callable that takes its configuration> in common/quantization/bridge.py, "
-            f"or rewrite it with one of: {', '.join(sorted(TWINS))}"
+            f"operation '{layer.name}' of class {name}, such as x + y and keras.ops make, is no layer: {instead}, and "
+            f"where that has no tf_keras twin, {_recipe('<its class>')}"
         )
-    builder = TWINS[class_name]
+    if name not in TWINS and not isinstance(layer, keras.Model):
+        raise ValueError(f"layer '{layer.name}' of class {name} has no tf_keras twin: {_recipe(name)}")
+
+
+def _recipe(class_name: str) -> str:
+    return (
+        f"add TWINS['{class_name}'] = <callable that takes its configuration> in common/quantization/bridge.py, or "
+        f"rewrite it with one of: {', '.join(sorted(TWINS))}"
+    )
+
+
+def _make_twin(layer: keras.layers.Layer) -> tf_keras.layers.Layer:
+    builder = TWINS[type(layer).__name__]
     target = builder.__init__ if inspect.isclass(builder) else builder
     accepted = {name for name in inspect.signature(target).parameters if not _is_training_only(name)}
     config = {key: value for key, value in layer.get_config().items() if key in accepted}

@@ -5,6 +5,7 @@ import tf_keras
 from keras import layers
 
 from common.layers.fused_batch_norm import FusedBatchNormalization
+from common.quantization import bridge
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
 from src.models.osnet import osnet_a025
@@ -80,6 +81,36 @@ def test_unsupported_layer_says_how_to_add_its_twin():
     model = keras.Model(images, layers.GaussianNoise(0.1, name="noise")(images))
     with pytest.raises(ValueError, match=r"'noise' of class GaussianNoise.*TWINS\['GaussianNoise'\]"):
         to_tf_keras(model)
+
+
+def test_an_operation_that_is_no_layer_says_what_to_write():
+    images = keras.Input((4, 4, 2))
+    x = layers.Conv2D(2, 1)(images)
+    with pytest.raises(
+        ValueError, match=r"'add.*' of class Add, .* is no layer: write it as keras.layers.Add"
+    ):
+        to_tf_keras(keras.Model(images, x + images))
+    with pytest.raises(ValueError, match=r"of class Exp, .* as a layer of your own.*TWINS\['<its class>'\]"):
+        to_tf_keras(keras.Model(images, keras.ops.exp(x)))
+
+
+def test_a_layer_of_several_arguments_says_how_to_add_its_twin():
+    images = keras.Input((4, 2))
+    attention = layers.MultiHeadAttention(1, 2, name="attention")
+    with pytest.raises(
+        ValueError, match=r"'attention' of class MultiHeadAttention.*TWINS\['MultiHeadAttention'\]"
+    ):
+        to_tf_keras(keras.Model(images, attention(images, images)))
+
+
+def test_a_layer_with_a_twin_that_gets_several_arguments_is_named(monkeypatch):
+    images = keras.Input((4, 2))
+    attention = layers.MultiHeadAttention(1, 2, name="attention")
+    monkeypatch.setitem(bridge.TWINS, "MultiHeadAttention", tf_keras.layers.MultiHeadAttention)
+    with pytest.raises(
+        ValueError, match=r"'attention' .* a call with one argument, received 2.*a list of them.*TWINS"
+    ):
+        to_tf_keras(keras.Model(images, attention(images, images)))
 
 
 def test_a_model_that_is_not_functional_is_refused():
