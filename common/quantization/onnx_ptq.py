@@ -82,14 +82,13 @@ def quantize_onnx(
 
 
 def _without_affine_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Write depthwise 1x1 convolutions, which batch norms become, as products and sums.
+    """Write depthwise 1x1 convolutions with a bias and stride 1, which batch norms become, as products and sums.
 
     QNN 2.51 ends with a segmentation fault on them where activations have 16 bits.
     """
     graph = OnnxGraph(model)
     for node in [n for n in graph.nodes if n.op_type == "Conv"]:
-        kernel = graph.constants[node.input[1]]
-        if attribute(node, "group", 1) != len(kernel) or kernel.shape[1:] != (1, 1, 1) or len(kernel) == 1:
+        if not _is_affine(node, graph.constants[node.input[1]]):
             continue
         names = [graph.constant(name, graph.constants[name].reshape(1, -1, 1, 1)) for name in node.input[1:]]
         scaled = graph.fresh(f"{node.output[0]}_scaled")
@@ -99,6 +98,13 @@ def _without_affine_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:
             helper.make_node("Add", [scaled, names[1]], list(node.output), name=f"{node.name}_shift"),
         ]
     return graph.finish()
+
+
+def _is_affine(node: onnx.NodeProto, kernel: np.ndarray) -> bool:
+    """Whether a convolution scales and shifts each of several channels, and nothing else."""
+    has_own_kernels = attribute(node, "group", 1) == len(kernel) > 1 and kernel.shape[1:] == (1, 1, 1)
+    keeps_places = set(attribute(node, "strides", [1])) == {1} and not any(attribute(node, "pads", [0]))
+    return has_own_kernels and keeps_places and len(node.input) == 3
 
 
 class _Reader(quantization.CalibrationDataReader):

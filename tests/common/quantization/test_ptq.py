@@ -8,6 +8,7 @@ from onnx import numpy_helper
 from common.config import ConfigError
 from common.deployment.graph_features import graph_features
 from common.deployment.qnn_htp import compile_htp
+from common.quantization import onnx_ptq
 from common.quantization.complete import incomplete_nodes
 from common.quantization.encodings import encodings
 from common.quantization.onnx_export import export_onnx
@@ -100,3 +101,24 @@ def test_wrong_choices_name_the_right_ones(float_onnx, calibration):
         quantize_onnx(float_onnx, calibration, activation_bits=4)
     with pytest.raises(ValueError, match="calibration yielded no batch"):
         quantize_onnx(float_onnx, list)
+
+
+@pytest.mark.parametrize(
+    ("group", "shape", "has_bias", "attributes", "affine"),
+    [
+        (4, (4, 1, 1, 1), True, {}, True),
+        (4, (4, 1, 1, 1), True, {"strides": [1, 1], "pads": [0, 0, 0, 0]}, True),
+        (4, (4, 1, 1, 1), True, {"strides": [2, 2]}, False),
+        (4, (4, 1, 1, 1), True, {"pads": [0, 0, 1, 1]}, False),
+        (4, (4, 1, 1, 1), False, {}, False),
+        (4, (4, 1, 3, 3), True, {}, False),
+        (1, (4, 4, 1, 1), True, {}, False),
+        (1, (1, 1, 1, 1), True, {}, False),
+    ],
+)
+def test_only_a_scale_and_shift_of_each_channel_is_written_as_product_and_sum(
+    group, shape, has_bias, attributes, affine
+):
+    inputs = ["x", "kernel", *(["bias"] if has_bias else [])]
+    node = onnx.helper.make_node("Conv", inputs, ["y"], group=group, **attributes)
+    assert onnx_ptq._is_affine(node, np.zeros(shape, np.float32)) == affine
