@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
 from common.artifacts import ReportFailedError
-from common.config import ConfigError, install_hydra_defaults, plain_overrides, to_plain, validate
+from common.config import ConfigError, ToolError, install_hydra_defaults, plain_overrides, to_plain, validate
 from src.schema import Config
 
 EXAMPLES = Path(__file__).parent / "config_file_examples"
@@ -30,6 +30,9 @@ usage: python stm32ai_main.py --config-name NAME.yaml [section.key=value ...]
   --cfg job            print the composed configuration and stop
   --multirun           run all combinations of key=value1,value2
   --hydra-help         all options of Hydra
+
+exit codes: 0 done, 1 a check of the results failed, 2 a mistake in the configuration or the data, 3 a compiler, device
+or service failed; anything else that goes wrong ends with a traceback and 1
 """
 
 
@@ -58,7 +61,11 @@ def _arm(hydra_config: HydraConf) -> str:
 
 
 def main() -> int:
-    """Run the program; returns the exit code: 0, 1 for a failed checklist, 2 for a mistake in configuration or data."""
+    """Run the program; returns the exit code.
+
+    0, or 1 where a check of the results failed (gate, checklist), 2 for a mistake in the configuration or the data, 3
+    where a compiler, a device or a service of others failed. Errors of this program itself keep their traceback.
+    """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     os.environ.setdefault("HYDRA_FULL_ERROR", "1")  # exceptions arrive here instead of being printed by Hydra
     install_hydra_defaults("stm32ai_main.py", HELP)
@@ -71,6 +78,9 @@ def main() -> int:
     except ReportFailedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except ToolError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
     return 0
 
 

@@ -46,6 +46,10 @@ class ConfigError(ValueError):
     """A mistake in what the user wrote; its message is shown without a traceback and the program exits with 2."""
 
 
+class ToolError(RuntimeError):
+    """A compiler, device or service of others failed; shown without a traceback, and the program exits with 3."""
+
+
 # --------------------------------------------------------------------------------------------------------------
 # Names
 

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from common.config import ConfigError
+from common.config import ConfigError, ToolError
 from common.deployment.device_profile import DeviceProfile, LayerTime
 from common.runtime.onnx_file import inspect_onnx, load_graph
 
@@ -73,7 +73,7 @@ class AiHub:
 
         Raises:
             ConfigError: Another suffix, an unreadable graph, or AI Hub refuses the request.
-            RuntimeError: The job failed; the message has its address and AI Hub's reason.
+            ToolError: The job failed; the message has its address and AI Hub's reason.
         """
         runtimes = {suffix: runtime for runtime, suffix in _SUFFIX.items()}
         if out_path.suffix not in runtimes:
@@ -93,7 +93,7 @@ class AiHub:
         temporary = out_path.with_name(f"{out_path.stem}.tmp{out_path.suffix}")
         downloaded = self._call("downloading", lambda: job.download_target_model(str(temporary)))
         if downloaded is None:
-            raise RuntimeError(f"Qualcomm AI Hub: the job gave no compiled model. See {job.url}.")
+            raise ToolError(f"Qualcomm AI Hub: the job gave no compiled model. See {job.url}.")
         Path(downloaded).replace(out_path)
         return out_path
 
@@ -106,14 +106,14 @@ class AiHub:
 
         Raises:
             ConfigError: AI Hub refuses the request.
-            RuntimeError: The job failed, or ended without times.
+            ToolError: The job failed, or ended without times.
         """
         job = self._submit(
             "profiling", compiled, options=f"--max_profiler_iterations {iterations}", profile=True
         )
         profile = self._call("downloading", job.download_profile)
         if not profile.get("execution_summary", {}).get("estimated_inference_time"):
-            raise RuntimeError(f"Qualcomm AI Hub: the profile of {job.url} holds no times.")
+            raise ToolError(f"Qualcomm AI Hub: the profile of {job.url} holds no times.")
         return _read_profile(profile, self.device, job.url)
 
     def embed(self, compiled: Path, onnx_path: Path, images: np.ndarray) -> np.ndarray:
@@ -130,7 +130,7 @@ class AiHub:
         Raises:
             ConfigError: The graph takes batches, or AI Hub refuses the request.
             ValueError: The images have another shape or type.
-            RuntimeError: The job failed, or the answer has another shape.
+            ToolError: The job failed, or the answer has another shape.
         """
         graph = inspect_onnx(onnx_path)
         if graph.batch != 1:
@@ -148,7 +148,7 @@ class AiHub:
         rows = answers.get(graph.output_name, [])
         if len(rows) != len(images) or any(np.size(row) != graph.embedding_dim for row in rows):
             shapes = {name: [np.shape(value) for value in values[:1]] for name, values in answers.items()}
-            raise RuntimeError(
+            raise ToolError(
                 f"Qualcomm AI Hub: expected {len(images)} embeddings '{graph.output_name}' of length "
                 f"{graph.embedding_dim}; received {shapes}. See {job.url}."
             )
@@ -169,13 +169,13 @@ class AiHub:
         status = self._call(doing, lambda: job.wait(_JOB_SECONDS))
         if not status.success:
             reason = self._redact(status.message or status.code)
-            raise RuntimeError(f"Qualcomm AI Hub: {doing} failed on {self.device}: {reason}. See {job.url}.")
+            raise ToolError(f"Qualcomm AI Hub: {doing} failed on {self.device}: {reason}. See {job.url}.")
 
     def _call(self, doing: str, function: Callable[[], T]) -> T:
         try:
             return function()
         except TimeoutError as error:
-            raise RuntimeError(f"Qualcomm AI Hub: {doing} did not end: {self._redact(error)}") from None
+            raise ToolError(f"Qualcomm AI Hub: {doing} did not end: {self._redact(error)}") from None
         except Exception as error:  # noqa: BLE001 - the client raises its own and its libraries' types
             # Not chained: a request in the cause's text or frames carries the token
             raise ConfigError(

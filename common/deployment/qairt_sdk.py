@@ -21,7 +21,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.config import ConfigError
+from common.config import ConfigError, ToolError
 from common.deployment.device_profile import DeviceProfile, LayerTime
 from common.runtime.onnx_file import OnnxFile, inspect_onnx
 from common.runtime.qnn_session import last_words
@@ -86,7 +86,7 @@ class QairtSdk:
 
         Raises:
             ConfigError: The graph is unreadable or takes batches.
-            RuntimeError: The converter failed.
+            ToolError: The converter failed.
         """
         graph = _single(onnx_path)
         source = (graph.input_shape[2], *graph.input_shape[:2]) if graph.channels_first else graph.input_shape
@@ -116,7 +116,7 @@ class QairtSdk:
             images: Rescaled float32 images (N, H, W, C) to calibrate on, N >= 1.
 
         Raises:
-            RuntimeError: The quantizer failed.
+            ToolError: The quantizer failed.
         """
         with _scratch(out_path.parent) as folder:
             written = folder / out_path.name
@@ -152,7 +152,7 @@ class QairtSdk:
 
         Raises:
             ConfigError: ``out_path`` is no ``.bin``.
-            RuntimeError: The compiler failed.
+            ToolError: The compiler failed.
         """
         if out_path.suffix != ".bin":
             raise ConfigError(f"{out_path}: expected a name that ends with .bin.")
@@ -240,7 +240,7 @@ class QairtSdk:
 
         Raises:
             ConfigError: Something is missing, or the graph takes batches.
-            RuntimeError: A command failed on the device, or what came back is not from an NPU.
+            ToolError: A command failed on the device, or what came back is not from an NPU.
         """
         graph = _single(onnx_path)
         serial = self.require_device(serial)
@@ -288,7 +288,7 @@ class QairtSdk:
     def _view(self, folder: Path) -> str:
         log, table = folder / "qnn-profiling-data_0.log", folder / "profile.csv"
         if not log.is_file():
-            raise RuntimeError(f"qnn-net-run wrote no {log.name}.")
+            raise ToolError(f"qnn-net-run wrote no {log.name}.")
         self._host("qnn-profile-viewer", ["--input_log", str(log), "--output", str(table)], folder)
         return table.read_text(encoding="utf-8")
 
@@ -350,14 +350,14 @@ def read_profile(text: str) -> tuple[tuple[float, ...], tuple[LayerTime, ...]]:
         Milliseconds of each inference, and one row an operator with its cycles where the level was detailed.
 
     Raises:
-        RuntimeError: The table has no inference, or says that no hardware ran: the emulator uses no vector thread.
+        ToolError: The table has no inference, or says that no hardware ran: the emulator uses no vector thread.
     """
     times: list[float] = []
     layers: dict[str, LayerTime] = {}
     for row in csv.DictReader(text.splitlines()):
         identifier = (row.get("Event Identifier") or "").strip()
         if identifier == "Number of HVX threads used" and float(row["Time"]) == 0:
-            raise RuntimeError(
+            raise ToolError(
                 "The profile counts no vector thread: it comes from the emulator, not from an NPU."
             )
         if identifier == "QNN (execute) time" and row["Unit of Measurement"] == "US":
@@ -366,7 +366,7 @@ def read_profile(text: str) -> tuple[tuple[float, ...], tuple[LayerTime, ...]]:
         if operator:
             layers[identifier] = LayerTime(operator[1], "", "NPU", cycles=int(row["Time"]))
     if not times:
-        raise RuntimeError("The profile holds no 'QNN (execute) time' in US.")
+        raise ToolError("The profile holds no 'QNN (execute) time' in US.")
     return tuple(times), tuple(layers.values())
 
 
@@ -389,7 +389,7 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 def _take(tool: str, written: Path, target: Path) -> Path:
     if not written.is_file():
-        raise RuntimeError(f"{tool} reported success but wrote no {written.name}.")
+        raise ToolError(f"{tool} reported success but wrote no {written.name}.")
     written.replace(target)
     return target
 
@@ -415,7 +415,7 @@ def _read_result(folder: Path, index: int, graph: OnnxFile) -> np.ndarray:
     named = [path for path in files if path.stem == graph.output_name] or files
     values = np.fromfile(named[0], np.float32) if len(named) == 1 else np.empty(0, np.float32)
     if values.size != graph.embedding_dim:
-        raise RuntimeError(
+        raise ToolError(
             f"qnn-net-run: expected {graph.embedding_dim} float32 values of '{graph.output_name}' for image {index}; "
             f"found {[(path.name, path.stat().st_size // 4) for path in files]}."
         )
@@ -429,7 +429,7 @@ def _run(
     folder: Path | None = None,
     environment: Mapping[str, str] | None = None,
 ) -> str:
-    """Run a command and return what it printed; RuntimeError with its last words when it fails."""
+    """Run a command and return what it printed; ToolError with its last words when it fails."""
     with tempfile.TemporaryDirectory(prefix="log_") as logs:
         log = Path(logs) / "log.txt"
         with log.open("wb") as stream:
@@ -445,11 +445,11 @@ def _run(
                     check=False,
                 )
             except subprocess.TimeoutExpired:
-                raise RuntimeError(
+                raise ToolError(
                     f"{name} did not end within {seconds} s. It said:\n{last_words(log)}"
                 ) from None
             except OSError as error:
-                raise RuntimeError(f"{name} cannot be started: {error}") from error
+                raise ToolError(f"{name} cannot be started: {error}") from error
         if ended.returncode:
-            raise RuntimeError(f"{name} ended with code {ended.returncode}. It said:\n{last_words(log)}")
+            raise ToolError(f"{name} ended with code {ended.returncode}. It said:\n{last_words(log)}")
         return log.read_text(errors="replace")

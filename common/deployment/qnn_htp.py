@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.config import ConfigError
+from common.config import ConfigError, ToolError
 from common.runtime.onnx_file import PRECISION_KEY, SOC_KEY, load_graph
 from common.runtime.qnn_session import last_words, require_qnn
 from common.socs import Soc, soc_named
@@ -196,7 +196,7 @@ def compile_htp(
 
     Raises:
         ConfigError: Unknown chip or option, unreadable graph, free dimensions, or no onnxruntime-qnn.
-        RuntimeError: The compiler crashed, or failed without saying which operators it refused.
+        ToolError: The compiler crashed, or failed without saying which operators it refused.
     """
     chip = soc_named(soc)
     checked = _checked_options(options or {})
@@ -216,7 +216,7 @@ def compile_htp(
         result = _run_step(work, {**request, "step": "context"})
         placement, partitions = _read_placement(work)
         if result["error"] and not placement:
-            raise RuntimeError(
+            raise ToolError(
                 f"The HTP compiler failed on {onnx_path}: {result['error']}\n{last_words(work / _LOG)}"
             )
         counts = _count(placement, partitions)
@@ -226,7 +226,7 @@ def compile_htp(
             _describe(work / f"{stem}.onnx", chip, counts)
             dlc = _run_step(work, {**request, "step": "dlc"})
             if dlc["error"]:
-                raise RuntimeError(f"The context was made but not the DLC of {onnx_path}: {dlc['error']}")
+                raise ToolError(f"The context was made but not the DLC of {onnx_path}: {dlc['error']}")
             files = _collect(work, out_dir, stem)
         elif trace := _only(work.glob("trace/*.json")):
             files = {"trace_json": _move(trace, out_dir / f"{stem}_trace.json")}
@@ -288,19 +288,25 @@ def _run_step(work: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     result = work / "result.json"
     result.unlink(missing_ok=True)
     project = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "common.deployment._htp_worker", "request.json"]
     with (work / _LOG).open("wb") as log:
-        ended = subprocess.run(
-            [sys.executable, "-m", "common.deployment._htp_worker", "request.json"],
-            cwd=work,  # the libraries drop files into the working folder
-            env={**os.environ, "PYTHONPATH": str(project)},
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            timeout=_TIMEOUT_SECONDS,
-            check=False,
-        )
+        try:
+            ended = subprocess.run(
+                command,
+                cwd=work,  # the libraries drop files into the working folder
+                env={**os.environ, "PYTHONPATH": str(project)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                timeout=_TIMEOUT_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise ToolError(
+                f"The HTP compiler did not end within {_TIMEOUT_SECONDS} s. It said:\n{last_words(work / _LOG)}"
+            ) from None
     if not result.is_file():
-        raise RuntimeError(
+        raise ToolError(
             f"The HTP compiler ended with code {ended.returncode}. It said:\n{last_words(work / _LOG)}"
         )
     return json.loads(result.read_text())
@@ -403,7 +409,7 @@ def _collect(work: Path, out_dir: Path, stem: str) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for role, (source, target) in found.items():
         if source is None or not source.is_file():
-            raise RuntimeError(
+            raise ToolError(
                 f"The HTP compiler reported success but wrote no {role}. It said:\n{last_words(work / _LOG)}"
             )
         files[role] = _move(source, target)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from common.config import ConfigError
+from common.config import ConfigError, ToolError
 from common.runtime._htp_worker import from_bytes, read_message, to_bytes, write_message
 from common.runtime._runtime import Runtime
 from common.runtime.onnx_file import SOC_KEY, inspect_onnx
@@ -90,7 +90,7 @@ class HtpEmulator(Runtime):
         assert worker.stdout is not None
         payload = read_message(worker.stdout)
         if payload is None:
-            raise RuntimeError(
+            raise ToolError(
                 f"The HTP emulator ended with code {worker.wait()} while it held {self._path}. It said:\n"
                 f"{last_words(Path(self._folder.name) / f'worker_{index}.log')}"
             )

@@ -1,6 +1,12 @@
 """The command line before any service runs: Hydra's edges, exit codes, output folders. No TensorFlow is imported."""
 
+import sys
+
 import pytest
+
+import stm32ai_main
+from common.artifacts import ReportFailedError
+from common.config import ConfigError, ToolError
 
 TINY = """
 operation_mode: training
@@ -40,6 +46,29 @@ def test_mistakes_exit_with_2_and_without_a_traceback(program, folder, arguments
     assert result.returncode == 2
     assert message in result.stderr
     assert "Traceback" not in result.stderr + result.stdout
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [(ConfigError("x"), 2), (ToolError("x"), 3), (ReportFailedError("x"), 1)]
+)
+def test_what_fails_outside_of_the_program_has_its_own_exit_code(monkeypatch, capsys, error, code):
+    def run():
+        raise error
+
+    monkeypatch.setattr(stm32ai_main, "_run", run)
+    monkeypatch.setattr(sys, "argv", ["stm32ai_main.py"])
+    assert stm32ai_main.main() == code
+    assert capsys.readouterr().err == "error: x\n"
+
+
+def test_a_mistake_of_the_program_keeps_its_traceback(monkeypatch):
+    def run():
+        raise RuntimeError("x")
+
+    monkeypatch.setattr(stm32ai_main, "_run", run)
+    monkeypatch.setattr(sys, "argv", ["stm32ai_main.py"])
+    with pytest.raises(RuntimeError, match="x"):
+        stm32ai_main.main()
 
 
 def test_keys_that_the_yaml_does_not_state_can_be_set(program, folder):

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import ConfigError
+from common.config import ConfigError, ToolError
 from common.deployment import qnn_htp
 from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import Placement, compile_htp
@@ -149,6 +149,16 @@ def test_compiling_again_replaces_the_files_and_leaves_the_working_folder_alone(
 def test_a_number_that_qnn_does_not_know_is_an_error(qdq_onnx, tmp_path, monkeypatch):
     monkeypatch.setattr(qnn_htp, "soc_named", lambda name: qnn_htp.Soc("SM0000", 9999, "v0"))
     with pytest.raises(RuntimeError, match="(?s)HTP compiler failed on .*QNN_DEVICE_ERROR_INVALID_CONFIG"):
+        compile_htp(qdq_onnx, tmp_path)
+
+
+@needs_qnn
+def test_a_compiler_that_does_not_end_is_an_error(qdq_onnx, tmp_path, monkeypatch):
+    def hang(command, **arguments):
+        raise qnn_htp.subprocess.TimeoutExpired(command, arguments["timeout"])
+
+    monkeypatch.setattr(qnn_htp.subprocess, "run", hang)
+    with pytest.raises(ToolError, match="The HTP compiler did not end within 1800 s"):
         compile_htp(qdq_onnx, tmp_path)
 
 
