@@ -6,7 +6,8 @@
 //
 //   g++ -std=c++17 -O2 runner.cpp -I ORT/include -L ORT/lib -lonnxruntime -Wl,-rpath,ORT/lib -o runner
 //
-// It uses ONNX Runtime's C interface (1.22 or newer), which stays binary compatible over releases.
+// It uses ONNX Runtime's C interface, which stays binary compatible over releases: headers of 1.22 or newer for the NPU,
+// older ones for the CPU only.
 
 #include <onnxruntime_c_api.h>
 #include <unistd.h>
@@ -226,6 +227,7 @@ std::vector<float> preprocess(const Image& photo, const std::string& json) {
   return values;
 }
 
+#if ORT_API_VERSION >= 22
 // Put the whole graph on the NPU: without these options ONNX Runtime falls back to the CPU silently.
 void use_npu(OrtEnv* environment, OrtSessionOptions* options, const std::string& library, const std::string& soc,
              const std::string& mode) {
@@ -246,6 +248,11 @@ void use_npu(OrtEnv* environment, OrtSessionOptions* options, const std::string&
   check(ort->SessionOptionsAppendExecutionProvider_V2(options, environment, chosen.data(), chosen.size(), keys,
                                                       values, 4));
 }
+#else
+void use_npu(OrtEnv*, OrtSessionOptions*, const std::string&, const std::string&, const std::string&) {
+  throw std::runtime_error("the NPU needs a runner that was compiled with the headers of ONNX Runtime 1.22 or newer");
+}
+#endif
 
 std::vector<float> embed(OrtSession* session, const std::string& manifest, const std::string& input,
                          std::vector<float>& pixels, const std::vector<int64_t>& shape) {
