@@ -29,6 +29,15 @@ def check_granularity(granularity: str) -> None:
         raise ValueError(f"granularity: expected one of {', '.join(choices)}, received {granularity!r}")
 
 
+def check_float_layers(model: tf_keras.Model, names: Sequence[str]) -> None:
+    """Raise ValueError for a name that no layer of a `to_tf_keras` model has, or one with a kernel."""
+    types = {layer.name: type(layer) for layer in model.layers}
+    if unknown := sorted(set(names) - set(types)):
+        raise ValueError(f"float_layers: no layer is named {unknown} in model '{model.name}'")
+    if kernels := [name for name in names if types[name] in KERNELS]:
+        raise ValueError(f"float_layers: {kernels} have kernels, which must be int8 on the HTP")
+
+
 def prepare_qat(
     model: keras.Model,
     calibration: Calibration,
@@ -57,12 +66,7 @@ def prepare_qat(
     """
     check_granularity(granularity)
     folded = fold_batch_norm(to_tf_keras(model), keep=float_layers)
-    unknown = set(float_layers) - {layer.name for layer in folded.layers}
-    if unknown:
-        raise ValueError(f"float_layers: no layer is named {sorted(unknown)} in model '{model.name}'")
-    kernels = [name for name in float_layers if type(folded.get_layer(name)) in KERNELS]
-    if kernels:
-        raise ValueError(f"float_layers: {kernels} have kernels, which must be int8 on the HTP")
+    check_float_layers(folded, float_layers)
     configs = layer_configs(folded, frozenset(float_layers), granularity == "per_channel")
     with quantize_scope():
         annotated = tf_keras.models.clone_model(

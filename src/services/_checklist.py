@@ -18,6 +18,12 @@ _NO_DEVICE = (
     "needs the chip: the emulator tells neither time nor memory; measure there, state it in gate.measurements"
 )
 
+_NO_MEMORY = (
+    "a profile tells a range of peak memory that is too wide for a limit: measure on the chip, state it in "
+    "gate.measurements"
+)
+_SHARES = {"rank1", "night_rank1", "day_to_night_rank1", "false_match_rate"}
+
 _ANSWERS = {
     "night_rank1": ("thermal_to_thermal_rank1",),
     "day_to_night_rank1": ("visible_to_thermal_rank1", "thermal_to_visible_rank1"),
@@ -28,7 +34,7 @@ _ITEMS: dict[str, tuple[str, Rule, str]] = {
     "rank1": ("Rank-1 of the INT8 model", "at least", "no evaluation of the INT8 model in this run: add e before d"),
     "latency_ms": ("latency on the chip, ms", "at most", _NO_DEVICE),
     SIZE: ("size of the compiled model, MB", "at most", "nothing was compiled"),
-    "memory_mb": ("memory on the chip, MB", "at most", _NO_DEVICE),
+    "memory_mb": ("memory on the chip, MB", "at most", _NO_MEMORY),
     "scenes": ("scenes tested", "at least", "the layouts of data sets tell cameras, not scenes"),
     "night_rank1": ("Rank-1 at night", "at least", "the test set has no thermal queries and gallery"),
     "day_to_night_rank1": ("Rank-1 from day to night", "at least", "the test set has no visible and thermal images"),
@@ -85,8 +91,11 @@ def _mistake(name: str, entry: Any) -> str | None:
     if not isinstance(source, str) or not source.strip():
         return f"'{name}': expected a source, who measured where, received {json.dumps(source)}"
     kind = "true or false" if _ITEMS[name][1] == "is" else "a finite number of 0 or more"
+    if name in _SHARES:
+        kind = "a share in [0, 1], so 0.41 for 41 %"
     is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-    if not (isinstance(value, bool) if kind == "true or false" else is_number and value >= 0):
+    most = 1 if name in _SHARES else math.inf
+    if not (isinstance(value, bool) if kind == "true or false" else is_number and 0 <= value <= most):
         return f"'{name}': expected {kind}, received {json.dumps(value)}"
     return None
 
@@ -95,7 +104,7 @@ def measured(reports: Mapping[str, Mapping[str, float]], compiled_bytes: int) ->
     """What this run has measured, by the names of the items.
 
     An evaluation answers with `int8/<runtime>/<item>`, the emulator before the CPU; a benchmark with `device/<item>`,
-    since only the chip has a latency.
+    since only the chip has a latency. The chip is that of the package: the configuration is refused otherwise.
 
     Args:
         reports: Service to the metrics of its report in this run.
@@ -118,9 +127,9 @@ def measured(reports: Mapping[str, Mapping[str, float]], compiled_bytes: int) ->
 
 
 def reports_of(folder: Path, services: tuple[str, ...]) -> dict[str, Report]:
-    """The reports of evaluation and benchmarking in this run: those of services that it has, not of an earlier one."""
+    """The reports that a package tells of: those of services that this run has, not of an earlier one."""
     return {
         name: Report.load(folder / name / "metrics.json")
-        for name in ("evaluation", "benchmarking")
+        for name in ("quantization", "evaluation", "benchmarking")
         if name in services
     }

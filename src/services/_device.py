@@ -8,6 +8,7 @@ from common.artifacts import Table, write_csv
 from common.deployment.ai_hub import AiHub
 from common.deployment.device_profile import DeviceProfile
 from common.deployment.qairt_sdk import QairtSdk
+from common.runtime.onnx_file import inspect_onnx
 from src.schema import Benchmarking
 
 
@@ -24,21 +25,22 @@ def require_device(section: Benchmarking) -> None:
 
 
 def run_on_device(
-    section: Benchmarking, onnx_path: Path, folder: Path, images: np.ndarray
+    section: Benchmarking, onnx_path: Path, folder: Path, images: np.ndarray, precision: str
 ) -> tuple[np.ndarray, DeviceProfile]:
     """Compile a graph for the device, time it there and embed images.
 
     Args:
         section: Which way, and which device.
-        onnx_path: QDQ graph with batch 1.
+        onnx_path: Graph with batch 1.
         folder: Receives what was compiled.
         images: Rescaled float32 images (N, H, W, C).
+        precision: Of the graph; AI Hub computes a `float32` one in float16, the SDK quantizes it with the images.
 
     Returns:
         Embeddings (N, D) as the device gave them, and its times.
 
     Raises:
-        RuntimeError: a job or a command failed; the message has its last words.
+        ToolError: a job or a command failed; the message has its last words.
     """
     stem = f"{onnx_path.stem}_{section.device}"
     if section.device == "ai_hub":
@@ -47,8 +49,14 @@ def run_on_device(
         return hub.embed(compiled, onnx_path, images), hub.profile(compiled)
     sdk = QairtSdk(section.board, performance_mode=section.performance_mode)
     dlc = sdk.convert(onnx_path, folder / f"{stem}.dlc")
+    if precision != "int8":
+        dlc = sdk.quantize(dlc, folder / f"{stem}_w8a8.dlc", inspect_onnx(onnx_path).input_name, images)
     context = sdk.compile(
-        dlc, folder / f"{stem}.bin", vtcm_mb=section.vtcm_mb, graph_optimization=section.graph_optimization
+        dlc,
+        folder / f"{stem}.bin",
+        stem,
+        vtcm_mb=section.vtcm_mb,
+        graph_optimization=section.graph_optimization,
     )
     return sdk.run(context, onnx_path, images)
 
@@ -63,7 +71,8 @@ def device_metrics(profile: DeviceProfile, cosine: np.ndarray) -> dict[str, floa
         "device/parity_cosine_min": float(cosine.min()),
     }
     if profile.peak_memory_bytes is not None:
-        metrics["device/memory_mb"] = profile.peak_memory_bytes[1] / 1e6
+        low, high = profile.peak_memory_bytes
+        metrics |= {"device/peak_memory_low_mb": low / 1e6, "device/peak_memory_high_mb": high / 1e6}
     return metrics
 
 
@@ -71,12 +80,17 @@ def device_table(profile: DeviceProfile, metrics: dict[str, float]) -> Table:
     """The times and the agreement as rows."""
     times = profile.percentiles()
     units = ", ".join(f"{count} on {unit}" for unit, count in profile.units().items()) or "unknown"
+    peak = profile.peak_memory_bytes
+    memory = (
+        "unknown" if peak is None else f"{peak[0] / 1e6:.1f} to {peak[1] / 1e6:.1f} MB, too wide for a limit"
+    )
     rows = (
         ("device", profile.device),
         ("source", profile.source),
         ("one image, ms", f"p50 {times['p50_ms']:.3f}, p90 {times['p90_ms']:.3f}, p99 {times['p99_ms']:.3f}"),
         ("runs", times["runs"]),
         ("operators", units),
+        ("peak memory", memory),
         ("cosine with ONNX Runtime", f"mean {metrics['device/parity_cosine_mean']:.5f}, "
          f"least {metrics['device/parity_cosine_min']:.5f}"),
     )  # fmt: skip

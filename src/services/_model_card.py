@@ -7,6 +7,8 @@ from typing import Any
 
 from common.artifacts import Model, Report, Table
 from common.deployment.qnn_htp import HtpCompilation
+from src.schema import Card
+from src.services._int8.comparison import COMPARISON
 
 _UNKNOWN = "unknown"
 _USE = """\
@@ -34,20 +36,23 @@ class Facts:
         compilation: What the NPU's compiler made of it.
         reports: Reports of this run by service.
         checklist: The verdicts, as they are shown.
+        stated: What only the owners of weights and images can say.
     """
 
     model: Model
     compilation: HtpCompilation
     reports: Mapping[str, Report]
     checklist: Table
+    stated: Card
 
 
 def model_card(facts: Facts) -> str:
     """The card, Markdown with one table a subject."""
     sections = {
         "Model": _rows(_model(facts)),
-        "Training data": _rows(_data(facts.model)),
-        "Scores": _scores(facts.reports.get("evaluation")),
+        "Training data": _rows(_data(facts)),
+        "Scores": _scores(facts.reports),
+        **_measured(facts.reports),
         "On the NPU": _rows(_npu(facts.compilation)),
         "Checklist": _markdown(facts.checklist.columns, facts.checklist.rows),
         "Intended use and limits": _USE,
@@ -67,18 +72,18 @@ def _model(facts: Facts) -> dict[str, Any]:
         "input": "{} x {} pixels, {} channels (height x width)".format(*model.input_shape),
         "embedding": f"{model.embedding_dim} numbers",
         "made from": None if model.source is None else model.source.path.name,
-        "licence of the weights": None,
+        "licence of the weights": facts.stated.licence,
     }
 
 
-def _data(model: Model) -> dict[str, Any]:
-    seen = model.trained_on
+def _data(facts: Facts) -> dict[str, Any]:
+    seen = facts.model.trained_on
     return {
         "data set": seen.get("dataset_name"),
         "identities": seen.get("identities"),
         "images": seen.get("images"),
         **({"adapted without labels to": seen["adapted_to"]} if "adapted_to" in seen else {}),
-        "licence and consent": None,
+        "licence and consent": facts.stated.consent,
     }
 
 
@@ -95,11 +100,35 @@ def _npu(compilation: HtpCompilation) -> dict[str, Any]:
     }
 
 
-def _scores(report: Report | None) -> str:
-    if report is None:
+def _scores(reports: Mapping[str, Report]) -> str:
+    """What the evaluation says, else the comparison that quantization makes where it is asked for."""
+    if "evaluation" in reports:
+        return _tables(reports["evaluation"].tables, reports["evaluation"].notes)
+    quantization = reports.get("quantization", Report("quantization", {}))
+    compared = [table for table in quantization.tables if table.title.startswith(COMPARISON)]
+    if not compared:
         return "Unknown: the run that made this package did not evaluate the model."
-    tables = [f"{table.title}:\n\n{_markdown(table.columns, table.rows)}" for table in report.tables]
-    return "\n\n".join([*tables, *report.notes])
+    return _tables(compared, [note for note in quantization.notes if note.startswith("Comparison")])
+
+
+def _measured(reports: Mapping[str, Report]) -> dict[str, str]:
+    """A section of each report beside the scores; the placement of every operator is left to the benchmark's own."""
+    titles = {"quantization": "Quantization", "benchmarking": "Benchmark"}
+    sections = {}
+    for service, title in titles.items():
+        if service in reports:
+            tables = [
+                table
+                for table in reports[service].tables
+                if not table.title.startswith(COMPARISON) and "Operator placement" not in table.title
+            ]
+            sections[title] = _tables(tables, reports[service].notes)
+    return sections
+
+
+def _tables(tables: Sequence[Table], notes: Sequence[str]) -> str:
+    texts = [f"{table.title}:\n\n{_markdown(table.columns, table.rows)}" for table in tables]
+    return "\n\n".join([*texts, *notes])
 
 
 def _tools(versions: Mapping[str, str]) -> str:

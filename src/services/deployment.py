@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.artifacts import Model, Report, Table, tool_versions, write_json
+from common.artifacts import Model, Report, ReportFailedError, Table, tool_versions, write_json
 from common.config import ConfigError
 from common.deployment import gate
 from common.deployment.encodings_files import encodings_files
@@ -16,15 +16,18 @@ from common.deployment.qnn_htp import HtpCompilation, compile_htp
 from common.run import Run, require_free_space
 from common.runtime.onnx_file import OnnxFile, inspect_onnx, is_qnn_context
 from common.runtime.qnn_session import require_qnn
+from src.data.pipeline import load_images
 from src.data.preprocessing import Preprocessing
 from src.data.selection import Data, preprocessing_for
 from src.schema import Config
 from src.services._checklist import measured, reports_of, requirements, stated
 from src.services._model_card import Facts, model_card
+from src.services._parity import cosine, disagreement, embedded, emulated, fixed_images, rounding_limit
 
 _LOGGER = logging.getLogger(__name__)
 _RUNNERS = Path(gate.__file__).parent / "runners"
 _COPIES = 12  # encodings are larger than the graph, and all is there as folder and as zip
+_PARITY_IMAGES = 4  # each takes up to 7 s on the emulator
 _COLOURS = {"grayscale": "GRAY", "rgb": "RGB", "rgba": "RGBA"}
 
 
@@ -89,6 +92,8 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
             for name, part in parts.items()
         }
         loaded = sum(_bytes(compilation) for compilation in compilations.values())
+        for name, part in parts.items():
+            _require_parity(config, data, part, compilations[name])
         findings = gate.judge(
             requirements(section.gate),
             measured({name: report.metrics for name, report in reports.items()}, loaded)
@@ -123,6 +128,25 @@ def _bytes(compilation: HtpCompilation) -> int:
     return max(compiled[role].stat().st_size for role in ("qnn_context_binary", "dlc"))
 
 
+def _require_parity(config: Config, data: Data, model: Model, compilation: HtpCompilation) -> None:
+    """Run the context on the emulator beside the ONNX file, on images of the run, or fixed ones where it has none.
+
+    Raises:
+        ReportFailedError: they compute different embeddings, so nothing is packed.
+    """
+    preprocessing, onnx_path = preprocessing_for(config, model), model.files["onnx"]
+    own = [s for s in data.calibration or data.query or data.gallery if model.input_name in ("", s.modality)][
+        :_PARITY_IMAGES
+    ]
+    images = load_images(own, preprocessing) if own else fixed_images(preprocessing, _PARITY_IMAGES)
+    context, expected = _compiled(compilation)["qnn_context"], embedded(onnx_path, images)
+    found = cosine(expected, emulated(context, images))
+    limit = rounding_limit(model, expected, images)
+    mistake = disagreement(f"{context.name} against {onnx_path.name}", found, limit)
+    if mistake is not None:
+        raise ReportFailedError(f"deployment packs nothing: {mistake}")
+
+
 def _package(
     config: Config,
     model: Model,
@@ -142,7 +166,9 @@ def _package(
         "package.json": _json(_manifest(model, compilation, file, parts, mode)),
         "preprocessing.json": _json(_inputs(preprocessing_for(config, model), file)),
         "gate.json": _json(gate.plain(findings)),
-        "MODEL_CARD.md": model_card(Facts(model, compilation, reports, gate.table(findings))),
+        "MODEL_CARD.md": model_card(
+            Facts(model, compilation, reports, gate.table(findings), config.deployment.card)
+        ),
     }
     thresholds = _thresholds(config, model, reports.get("evaluation"))
     if thresholds is not None:

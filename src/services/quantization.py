@@ -11,14 +11,16 @@ import onnx
 
 from common.artifacts import Model, Report, Table, tool_versions, write_json
 from common.config import ConfigError
+from common.quantization.bridge import to_tf_keras
 from common.quantization.encodings import encodings
+from common.quantization.qat import check_float_layers
 from common.run import Run
 from src.data.labels import identity_labels
 from src.data.sample import Sample
 from src.data.samplers import check_identities
 from src.data.selection import Data, preprocessing_for
 from src.models._build import build_backbone
-from src.models._head import reid_network
+from src.models._head import embedding_model, reid_network
 from src.schema import Config, Quantization
 from src.services._int8.branch import Branch, branches_of
 from src.services._int8.comparison import compare
@@ -32,11 +34,12 @@ _STEM = "quantized_model"
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
-    """Check the images that the quantizer and the comparison need, and that the preprocessing fits the model.
+    """Check the images that the quantizer and the comparison need, and that the network can be quantized.
 
     Raises:
         ConfigError: there are no calibration images, too few people for `qat.task_weight`, nobody to compare on; the
-            colour mode gives another number of channels; or `qat.float_layers` names no layer.
+            colour mode gives another number of channels; a layer has no twin in `tf_keras`; or `qat.float_layers` names
+            no layer of the embedding model, or one with a kernel.
     """
     assert config.quantization is not None
     section = config.quantization
@@ -55,21 +58,36 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             )
     if model is not None:
         preprocessing_for(config, model)
-    if section.quantizer == "tfmot_qat" and section.qat.float_layers:
-        _check_float_layers(config, model)
+    _check_network(section, _network_of(config, model))
 
 
-def _check_float_layers(config: Config, model: Model | None) -> None:
-    assert config.quantization is not None
-    if model is not None:
-        network = _load(model)
-    else:
-        section, bnneck = config.made_network
-        network = reid_network(build_backbone(section), num_identities=2, bnneck=bnneck)
+def _check_network(section: Quantization, network: keras.Model) -> None:
+    """Rebuild the network in tf_keras, which takes seconds; after a training it would end the run."""
     try:
-        float_layers_of(network, config.quantization.qat.float_layers)
+        rebuilt = to_tf_keras(network)
     except ValueError as error:
-        raise ConfigError(f"quantization.qat.{error}") from error
+        raise ConfigError(f"quantization cannot rebuild the network in tf_keras: {error}") from error
+    if section.quantizer == "tfmot_qat":
+        try:
+            check_float_layers(rebuilt, float_layers_of(network, section.qat.float_layers))
+        except ValueError as error:
+            raise ConfigError(f"quantization.qat.{error}") from error
+
+
+def _network_of(config: Config, model: Model | None) -> keras.Model:
+    """The embedding model that will be quantized: the one that is given, or an untrained one of its kind."""
+    section, bnneck = config.made_network
+    if model is not None and "augmented" in model.files:
+        return embedding_model(_load(model))
+    if not {"training", "distillation"} & set(config.services):
+        assert model is not None
+        return _load(model)
+    if section.model_name is not None:
+        backbone = build_backbone(section.model_copy(update={"pretrained": False}))
+    else:
+        assert model is not None
+        backbone = _load(model)
+    return embedding_model(reid_network(backbone, num_identities=2, bnneck=bnneck))
 
 
 def _compared(data: Data) -> tuple[Sequence[Sample], Sequence[Sample], str]:
@@ -90,21 +108,31 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     written = [(_write(folder / export.name, export.content), export) for export in made.exports]
     by_batch = _models_of(model, written)
     quantized = [part for first in by_batch for part in first.by_input.values()]
-    files = [file for part in quantized for file in (*part.files.values(), part.path.with_suffix(".json"))]
+    files = [file for part in quantized for file in _files(part)]
     files += [file for path, export in written for file in _encodings(section, path, export)]
     for path, _ in written:
         _LOGGER.info("%s: %.2f MB (float: %.2f MB)", path, _megabytes(path), _megabytes(model.path))
+    beside = _ptq_beside(section, branches, folder)
+    files += [
+        file for ptq in _models_of(model, beside) for part in ptq.by_input.values() for file in _files(part)
+    ]
     threads = config.general.num_threads
-    gate = numeric_gate(written, section.gate, threads)
-    tables, metrics, notes = [*made.tables, gate.table], {**made.metrics, **gate.metrics}, [*made.notes]
+    gate = numeric_gate([*written, *beside], section.gate, threads)
+    tables, metrics = [*made.tables, gate.table], {**made.metrics, **gate.metrics}
+    notes = [*made.notes, *gate.notes]
     if section.compare and gate.failure is None:
-        others = _compared_files(section, branches, written, folder)
+        others = _compared_files(section, written, beside)
         comparison = compare(branches, model.path, others, *_compared(data), threads)
         tables.append(comparison.table)
         metrics |= comparison.metrics
         notes.append(comparison.note)
     report = Report("quantization", metrics, tuple(tables), tuple(files), tuple(notes), gate.failure)
     return report, by_batch[0]
+
+
+def _files(model: Model) -> list[Path]:
+    """Its files and its manifest."""
+    return [*model.files.values(), model.path.with_suffix(".json")]
 
 
 def _load(model: Model) -> keras.Model:
@@ -198,16 +226,22 @@ _QUANTIZERS: dict[str, Callable[..., _Made]] = {
 }
 
 
+def _ptq_beside(section: Quantization, branches: Sequence[Branch], folder: Path) -> list[tuple[Path, Export]]:
+    """What PTQ of ONNX Runtime makes of the model that `tfmot_qat` trains, written to be compared with."""
+    if not section.compare or section.quantizer != "tfmot_qat":
+        return []
+    single = section.model_copy(update={"batch_sizes": section.batch_sizes[:1]})
+    made = (replace(export, is_result=False) for export in ptq_onnx(single, branches, f"{_STEM}_ptq"))
+    return [(_write(folder / export.name, export.content), export) for export in made]
+
+
 def _compared_files(
-    section: Quantization, branches: Sequence[Branch], written: Sequence[tuple[Path, Export]], folder: Path
+    section: Quantization, written: Sequence[tuple[Path, Export]], beside: Sequence[tuple[Path, Export]]
 ) -> Iterator[tuple[str, dict[str, Path]]]:
-    """What is scored beside float: the files that run by default, those of `tfmot_qat` after a PTQ of ONNX Runtime."""
-    kind = "ptq"
-    if section.quantizer == "tfmot_qat":
-        single = section.model_copy(update={"batch_sizes": section.batch_sizes[:1]})
-        made = ptq_onnx(single, branches, f"{_STEM}_ptq")
-        yield kind, {e.branch.name: _write(folder / e.name, e.content) for e in made}
-        kind = "qat"
+    """What is scored beside float: the PTQ files, if any, and those that run by default."""
+    if beside:
+        yield "ptq", {export.branch.name: path for path, export in beside}
+    kind = "qat" if section.quantizer == "tfmot_qat" else "ptq"
     for role in ("onnx", "tflite"):
         files = {e.branch.name: path for path, e in written if e.role == role and e.is_first}
         if files:

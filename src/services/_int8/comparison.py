@@ -15,6 +15,8 @@ from src.services._int8.branch import Branch, Embedding, embed_samples
 from src.services._int8.numeric_gate import gaps
 from src.training import validation
 
+COMPARISON = "Float and INT8"
+"""How the title of the table begins."""
 _PERCENT = ("rank1", "mAP")
 _COLUMNS = ("rank1", "mAP", "cosine_mean", "cosine_1_percent", "dead_dimensions", "megabytes")
 
@@ -85,7 +87,7 @@ def compare(
             where = next(iter(runtimes.values())).name
         add(kind, names, where, embeddings, sum(path.stat().st_size for path in by_branch.values()))
     table = Table(
-        f"Float and INT8 on {len(query)} queries and {len(gallery)} gallery images of the {images}",
+        f"{COMPARISON} on {len(query)} queries and {len(gallery)} gallery images of the {images}",
         ("model", "kind", "measured on", "rank1, %", "mAP, %", "cosine to float", "its 1st percentile",
          f"dead of {reference.shape[1]} dimensions", "MB"),
         tuple(rows),

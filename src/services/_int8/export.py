@@ -28,6 +28,7 @@ class Export:
         made_from: What it must compute, for tables.
         source: The same as a function; None for the first file of the branch in another batch size.
         rounds_alike: Whether the source is quantized as the file is, so that only the order of additions differs.
+        is_result: Whether the run is about it; others are made to compare with, and do not end it where they are off.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Export:
     made_from: str
     source: Embedding | None
     rounds_alike: bool
+    is_result: bool = True
 
     @property
     def is_first(self) -> bool:

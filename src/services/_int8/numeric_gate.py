@@ -1,6 +1,6 @@
 """Every INT8 file beside what it was made from, on real images: a file that computes something else ends the run."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from src.services._embed import l2_normalize
 from src.services._int8.export import Export
 from src.training.validation import embedder
 
+_SPREAD = 0.01  # of the widest dimension: narrower ones may be less than a few 8-bit steps wide
+
 
 @dataclass(frozen=True)
 class Gate:
@@ -21,19 +23,44 @@ class Gate:
 
     Attributes:
         table: A row for each file.
-        metrics: `gate/<file>/mean_gap`, `max_gap` and `float_gap`.
-        failure: Which files are off and by how much; None where none is.
+        metrics: `gate/<file>/mean_gap`, `max_gap`, `float_gap` and `dead_dimensions`.
+        failure: Which results of the run are off and by how much; None where none is.
+        notes: The same of files that are only compared with.
     """
 
     table: Table
     metrics: dict[str, float]
     failure: str | None
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Finding:
+    """A number of a file and its limit, None where it has none."""
+
+    meaning: str
+    value: float
+    limit: float | None
+
+    @property
+    def is_off(self) -> bool:
+        return self.limit is not None and not self.value <= self.limit  # NaN is off
+
+    def __str__(self) -> str:
+        return f"{self.meaning} {self.value:.2g}, limit {self.limit:.2g}"
 
 
 def gaps(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     """1 - cosine of paired embeddings (N, D): (N,) in [0, 2]."""
     cosine = np.sum(l2_normalize(first).astype(np.float64) * l2_normalize(second), axis=1)
     return np.maximum(1 - cosine, 0)
+
+
+def dead_dimensions(embeddings: np.ndarray, reference: np.ndarray) -> float:
+    """Share of the dimensions in which `reference` (N, D) tells images apart and `embeddings` have one value."""
+    spread = np.ptp(reference, axis=0)
+    alive = spread > _SPREAD * spread.max()
+    return float((np.ptp(embeddings, axis=0)[alive] < 1e-6).mean()) if alive.any() else 0.0
 
 
 def numeric_gate(
@@ -55,7 +82,7 @@ def numeric_gate(
     """
     rows: list[tuple[Any, ...]] = []
     metrics: dict[str, float] = {}
-    mistakes = []
+    mistakes: dict[bool, list[str]] = {True: [], False: []}
     of_branch: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     first_files: dict[tuple[str, str], np.ndarray] = {}
     for path, export in files:
@@ -69,46 +96,67 @@ def numeric_gate(
         key = (branch.name, export.role)
         expected = first_files[key] if export.source is None else export.source(images)
         first_files.setdefault(key, received)
-        gap, own, to_float = (
-            gaps(received, expected), gaps(expected, float_embeddings), gaps(received, float_embeddings),
-        )  # fmt: skip
-        limits = [section.float_gap]
-        found = [float(to_float.mean())]
-        names = ["mean gap to the float model"]
-        if export.rounds_alike:
-            limits += [
-                max(section.mean_gap, float(2 * own.mean())), max(section.max_gap, float(2 * own.max())),
-            ]  # fmt: skip
-            found += [float(gap.mean()), float(gap.max())]
-            names += [f"mean gap to the {export.made_from}", f"greatest gap to the {export.made_from}"]
-        off = [
-            f"{name} {value:.2g}, limit {limit:.2g}"
-            for name, value, limit in zip(names, found, limits, strict=True)
-            if not value <= limit
-        ]
+        findings = _findings(section, export, received, expected, float_embeddings)
+        off = [str(finding) for finding in findings.values() if finding.is_off]
         if off:
-            mistakes.append(f"{path}: {'; '.join(off)}")
-        metrics |= {
-            f"gate/{path.name}/mean_gap": float(gap.mean()),
-            f"gate/{path.name}/max_gap": float(gap.max()),
-            f"gate/{path.name}/float_gap": float(to_float.mean()),
-        }
-        rows.append(
-            (path.name, export.made_from, *(f"{value:.2g}" for value in (gap.mean(), gap.max())),
-             *((f"{limits[1]:.2g}", f"{limits[2]:.2g}") if export.rounds_alike else (None, None)),
-             f"{to_float.mean():.2g}", "off" if off else "passed")
-        )  # fmt: skip
+            mistakes[export.is_result].append(f"{path}: {'; '.join(off)}")
+        metrics |= {f"gate/{path.name}/{key}": finding.value for key, finding in findings.items()}
+        rows.append((path.name, export.made_from, *_cells(findings), "off" if off else "passed"))
     table = Table(
         f"1 - cosine between INT8 files and what they were made from, on {len(images)} calibration images",
-        ("file", "made from", "mean", "greatest", "limit of mean", "limit", "mean to float", "gate"),
+        (
+            "file",
+            "made from",
+            "mean",
+            "greatest",
+            "limit of mean",
+            "limit",
+            "mean to float",
+            "dead dimensions",
+            "gate",
+        ),
         tuple(rows),
     )
-    failure = None
-    if mistakes:
-        failure = (
-            "quantization.gate: a file does not compute what it was made from: "
-            + " | ".join(mistakes)
-            + ". Do not use it; if the calibration images are unlike the training images, change "
-            "dataset.quantization_path, else report the network"
-        )
-    return Gate(table, metrics, failure)
+    return Gate(table, metrics, _failure(mistakes[True]), tuple(map(_note, mistakes[False])))
+
+
+def _findings(
+    section: NumericGate, export: Export, received: np.ndarray, expected: np.ndarray, floats: np.ndarray
+) -> dict[str, _Finding]:
+    """The numbers of a file by the names of the metrics; embeddings (N, D) of the file, its source and float."""
+    gap, own = gaps(received, expected), gaps(expected, floats)
+    mean_limit = max_limit = None
+    if export.rounds_alike:
+        mean_limit = max(section.mean_gap, float(2 * own.mean()))
+        max_limit = max(section.max_gap, float(2 * own.max()))
+    to_float = float(gaps(received, floats).mean())
+    dead = dead_dimensions(received, floats)
+    return {
+        "mean_gap": _Finding(f"mean gap to the {export.made_from}", float(gap.mean()), mean_limit),
+        "max_gap": _Finding(f"greatest gap to the {export.made_from}", float(gap.max()), max_limit),
+        "float_gap": _Finding("mean gap to the float model", to_float, section.float_gap),
+        "dead_dimensions": _Finding("share of dead dimensions", dead, section.dead_dimensions),
+    }
+
+
+def _cells(findings: Mapping[str, _Finding]) -> list[str | None]:
+    mean, greatest, to_float, dead = findings.values()
+    limits = [None if x.limit is None else f"{x.limit:.2g}" for x in (mean, greatest)]
+    values = [f"{x.value:.2g}" for x in (mean, greatest, to_float)]
+    return [*values[:2], *limits, values[2], f"{100 * dead.value:.0f} %"]
+
+
+def _failure(mistakes: Sequence[str]) -> str | None:
+    if not mistakes:
+        return None
+    return (
+        "quantization.gate: a file does not compute what it was made from: "
+        + " | ".join(mistakes)
+        + ". Do not use it; if the calibration images are unlike the training images, change "
+        "dataset.quantization_path; a network that was hardly trained rounds badly, so train it or raise the limit; "
+        "else report the network"
+    )
+
+
+def _note(mistake: str) -> str:
+    return f"Does not pass quantization.gate and is here to compare with only: {mistake}."

@@ -1,12 +1,14 @@
 """A real device behind benchmarking: which way is taken, what is reported; the devices themselves are stand-ins."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from common.config import ConfigError, validate
 from common.deployment.device_profile import DeviceProfile, LayerTime
-from src.schema import Benchmarking
-from src.services import _device
+from src.schema import Benchmarking, Config
+from src.services import _device, benchmarking
 
 PROFILE = DeviceProfile(
     "QCS8550 (Proxy)", "job 7", (0.9, 1.0, 1.3), (1_000_000, 5_000_000),
@@ -45,8 +47,12 @@ def calls(monkeypatch):
             asked.append(("convert", out_path.name))
             return out_path
 
-        def compile(self, dlc, out_path, vtcm_mb, graph_optimization):
-            asked.append(("compile", out_path.name, vtcm_mb, graph_optimization))
+        def quantize(self, dlc, out_path, input_name, images):
+            asked.append(("quantize", dlc.name, out_path.name, input_name, len(images)))
+            return out_path
+
+        def compile(self, dlc, out_path, graph_name, vtcm_mb, graph_optimization):
+            asked.append(("compile", dlc.name, out_path.name, graph_name, vtcm_mb, graph_optimization))
             return out_path
 
         def run(self, context, onnx_path, images):
@@ -81,28 +87,80 @@ def test_what_is_missing_is_said_before_the_run(calls):
             [
                 ("sdk", "QCS8550", "balanced"),
                 ("convert", "net_qairt_sdk.dlc"),
-                ("compile", "net_qairt_sdk.bin", 4, 1),
+                ("compile", "net_qairt_sdk.dlc", "net_qairt_sdk.bin", "net_qairt_sdk", 4, 1),
             ],
         ),
     ],
 )
 def test_both_ways_give_embeddings_and_times(calls, tmp_path, values, expected):
     found, profile = _device.run_on_device(
-        section(**values), tmp_path / "net.onnx", tmp_path, np.zeros((2, 4, 4, 3))
+        section(**values), tmp_path / "net.onnx", tmp_path, np.zeros((2, 4, 4, 3)), "int8"
     )
     assert calls == expected
     assert found is EMBEDDINGS and profile is PROFILE
 
 
+def test_the_sdk_quantizes_a_float_graph(calls, tmp_path, monkeypatch):
+    monkeypatch.setattr(_device, "inspect_onnx", lambda path: SimpleNamespace(input_name="images"))
+    images = np.zeros((2, 4, 4, 3))
+    _device.run_on_device(section(device="qairt_sdk"), tmp_path / "net.onnx", tmp_path, images, "float32")
+    assert calls[2:] == [
+        ("quantize", "net_qairt_sdk.dlc", "net_qairt_sdk_w8a8.dlc", "images", 2),
+        ("compile", "net_qairt_sdk_w8a8.dlc", "net_qairt_sdk.bin", "net_qairt_sdk", 0, 3),
+    ]
+
+
 def test_numbers_are_named_after_the_device(tmp_path):
     metrics = _device.device_metrics(PROFILE, np.array([0.9, 1.0]))
     assert metrics["device/latency_ms"] == 1.0
-    assert metrics["device/memory_mb"] == 5.0
+    assert metrics["device/peak_memory_low_mb"] == 1.0 and metrics["device/peak_memory_high_mb"] == 5.0
     assert metrics["device/parity_cosine_min"] == 0.9
     rows = dict(_device.device_table(PROFILE, metrics).rows)
     assert rows["source"] == "job 7" and rows["operators"] == "2 on NPU"
+    assert rows["peak memory"] == "1.0 to 5.0 MB, too wide for a limit"
     lines = _device.layers_csv(tmp_path, PROFILE).read_text().splitlines()
     assert lines[:2] == ["name,type,unit,microseconds,cycles", "conv,Conv2d,NPU,12.5,"]
+
+
+def _run_with(device, mode="chain_bd", model="m.onnx", **sections):
+    return {
+        "operation_mode": mode, "model": {"model_path": model}, "benchmarking": {"device": device, **sections},
+        "dataset": {"test_query_path": "query", "test_gallery_path": "gallery"},
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (
+            _run_with("qairt_sdk") | {"deployment": {"board": "SM8650"}},
+            "benchmarking.board, which is measured, is 'QCS8550'",
+        ),
+        (_run_with("ai_hub") | {"deployment": {"board": "SM8650"}}, r"is 'QCS8550 \(Proxy\)': the checklist"),
+        (_run_with("ai_hub", ai_hub_device="Samsung Galaxy S24"), "measure in a run of its own"),
+        (_run_with("ai_hub", "benchmarking", "m.tflite"), "but the model is a .tflite"),
+    ],
+)
+def test_the_device_is_the_chip_of_the_package_and_runs_the_model(raw, message):
+    with pytest.raises(ConfigError, match=message):
+        validate(Config, raw)
+
+
+@pytest.mark.parametrize(
+    "raw", [_run_with("ai_hub"), _run_with("ai_hub", "benchmarking", ai_hub_device="Galaxy S24")]
+)
+def test_a_device_of_that_chip_or_without_a_package_is_taken(raw):
+    validate(Config, raw)
+
+
+def test_the_estimate_says_that_it_knows_no_float_operators(monkeypatch):
+    estimate = SimpleNamespace(milliseconds=1.0, low=0.5, high=2.0)
+    monkeypatch.setattr(benchmarking, "estimate_latency", lambda path: estimate)
+    assert "stay float" not in benchmarking._estimate(None, {}, 0)
+    assert (
+        "9 operators stay float, which the estimate does not know: it is too low"
+        in benchmarking._estimate(None, {}, 9)
+    )
 
 
 def test_an_unknown_device_is_refused():

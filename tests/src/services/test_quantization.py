@@ -250,13 +250,23 @@ def _turned(angle):
     return np.tile([[np.cos(angle), np.sin(angle)]], (4, 1)).astype(np.float32)
 
 
-def _gate(monkeypatch, people, float_angle, source_angle, file_angle, rounds_alike=True, **limits):
+def _gate(
+    monkeypatch, people, float_angle, source_angle, file_angle, rounds_alike=True, is_result=True, **limits
+):
     """The gate on a file whose embeddings, and those of its source and the float model, point in given directions."""
     branch = _branch(people[:4])
     monkeypatch.setattr(numeric_gate, "embedder", lambda network: lambda images: _turned(float_angle))
     monkeypatch.setattr(numeric_gate, "open_model", lambda path, threads: _Runtime(_turned(file_angle)))
     export = Export(
-        "m.onnx", "onnx", branch, 1, b"", "source", lambda images: _turned(source_angle), rounds_alike
+        "m.onnx",
+        "onnx",
+        branch,
+        1,
+        b"",
+        "source",
+        lambda images: _turned(source_angle),
+        rounds_alike,
+        is_result,
     )
     return numeric_gate.numeric_gate([(Path("out/m.onnx"), export)], NumericGate(**limits))
 
@@ -281,12 +291,32 @@ def test_a_network_that_rounding_moves_is_measured_by_that(monkeypatch, people):
     """Where quantization costs 0.12, a right export may round otherwise for up to twice that."""
     assert _gate(monkeypatch, people, 0.0, 0.5, -0.15).failure is None
     assert "mean gap to the source 0.3, limit 0.24" in _gate(monkeypatch, people, 0.0, 0.5, -0.3).failure
+    assert "mean gap to the float model 0.12, limit 0.1" in _gate(monkeypatch, people, 0.0, 0.5, 0.5).failure
 
 
 def test_a_file_quantized_from_float_is_bounded_by_float_gap_only(monkeypatch, people):
-    assert _gate(monkeypatch, people, 0.0, 0.0, 0.9, rounds_alike=False).failure is None
+    assert _gate(monkeypatch, people, 0.0, 0.0, 0.9, rounds_alike=False, float_gap=0.4).failure is None
     failure = _gate(monkeypatch, people, 0.0, 0.0, 0.9, rounds_alike=False, float_gap=0.2).failure
     assert "mean gap to the float model 0.38, limit 0.2" in failure
+
+
+def test_a_file_in_which_dimensions_have_died_does_not_pass():
+    random = np.random.default_rng(0)
+    floats = random.normal(size=(16, 10)) + 20  # a large common part keeps the cosine near 1
+    floats[:, 9] = 20  # says nothing in float either
+    dead = floats.copy()
+    dead[:, :2] = 20
+    assert numeric_gate.dead_dimensions(floats, floats) == 0
+    assert numeric_gate.dead_dimensions(dead, floats) == pytest.approx(2 / 9)
+    export = Export("m.onnx", "onnx", None, 1, b"", "source", None, rounds_alike=False)
+    found = numeric_gate._findings(NumericGate(), export, dead, floats, floats)
+    assert [str(x) for x in found.values() if x.is_off] == ["share of dead dimensions 0.22, limit 0.1"]
+
+
+def test_a_file_to_compare_with_is_told_and_does_not_end_the_run(monkeypatch, people):
+    found = _gate(monkeypatch, people, 0.0, 0.0, 0.9, rounds_alike=False, is_result=False)
+    assert found.failure is None and found.table.rows[0][-1] == "off"
+    assert "out/m.onnx: mean gap to the float model 0.38, limit 0.1" in found.notes[0]
 
 
 def test_nan_does_not_pass(monkeypatch, people):
@@ -418,6 +448,9 @@ def test_comparison_by_hand(people, tmp_path, monkeypatch):
 def test_float_ptq_and_qat_stand_side_by_side(model, data, tmp_path):
     section = {"encodings": [], "qat": {"max_steps": 1, "batch_size": 8}, "compare": True}
     report, _ = _quantize(model, data, tmp_path, quantizer="tfmot_qat", **section)
+    ptq = tmp_path / "quantized_models/quantized_model_ptq.onnx"
+    assert Model.load(ptq).preprocessing is not None and {ptq, ptq.with_suffix(".json")} <= set(report.files)
+    assert report.metrics["gate/quantized_model_ptq.onnx/float_gap"] < 0.1
     table = report.tables[-1]
     assert "6 queries and 18 gallery images of the test set" in table.title
     assert [row[:3] for row in table.rows] == [
@@ -471,14 +504,46 @@ def test_float_layers_are_checked_before_a_training(data):
     }
     with pytest.raises(ConfigError, match="'bnnek' is no layer of"):
         quantization.preflight(validate(Config, raw), data, None)
+    raw["quantization"]["qat"]["float_layers"] = ["logits"]  # of the training's head
+    with pytest.raises(ConfigError, match="'logits' is no layer of"):
+        quantization.preflight(validate(Config, raw), data, None)
+    raw["quantization"]["qat"]["float_layers"] = ["conv_pw_1"]
+    with pytest.raises(ConfigError, match=r"qat.float_layers: \['conv_pw_1'\] have kernels"):
+        quantization.preflight(validate(Config, raw), data, None)
     raw["quantization"]["qat"]["float_layers"] = ["bnneck"]
     quantization.preflight(validate(Config, raw), data, None)
+
+
+@pytest.mark.parametrize("quantizer", ["tfmot_qat", "Onnx_quantizer", "TFlite_converter"])
+def test_a_network_that_cannot_be_rebuilt_is_refused_before_the_run(data, tmp_path, quantizer):
+    images = keras.Input((32, 32, 3))
+    network = keras.Model(
+        images, layers.GlobalAveragePooling2D()(layers.GaussianNoise(0.1, name="noise")(images))
+    )
+    model = _saved(network, tmp_path)
+    with pytest.raises(ConfigError, match=r"cannot rebuild the network in tf_keras: layer 'noise' .*TWINS"):
+        quantization.preflight(_config(model, {"quantizer": quantizer}), data, model)
 
 
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ({"quantizer": "TFlite_converter", "batch_sizes": [1]}, "batch_sizes describe ONNX files"),
+        (
+            {"quantizer": "TFlite_converter", "batch_sizes": [1]},
+            "TFlite_converter has no use for batch_sizes",
+        ),
+        ({"quantizer": "TFlite_converter", "calibrate_method": "MinMax"}, "no use for calibrate_method"),
+        ({"quantizer": "TFlite_converter", "qat": {"epochs": 1}}, "no use for qat: leave out"),
+        ({"quantizer": "Onnx_quantizer", "qat": {"epochs": 1}}, r"\(~quantization.qat on the command line"),
+        (
+            {"quantizer": "Onnx_quantizer", "quantization_input_type": "uint8"},
+            "no use for quantization_input_type",
+        ),
+        (
+            {"quantizer": "Onnx_quantizer", "quantization_output_type": "int8"},
+            "no use for quantization_output_type",
+        ),
+        ({"calibrate_method": "Entropy"}, "set compare: True, or leave it out"),
         ({"batch_sizes": []}, "batch_sizes"),
         ({"batch_sizes": [1, 4, 4]}, r"batch_sizes has \[4\] more than once"),
         ({"encodings": ["0.6.1"]}, "encodings"),

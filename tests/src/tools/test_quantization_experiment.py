@@ -197,4 +197,5 @@ def test_the_plan_of_the_project_is_valid():
         "mobilenetv2_a100",
         "resnet50v2",
     }
+    assert "~quantization.qat" in plan.wide  # its base has the section, which the quantizer would not read
     assert tool._BEGIN in tool._PAGE.read_text(encoding="utf-8")

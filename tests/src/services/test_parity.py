@@ -1,0 +1,44 @@
+"""Two runtimes of one graph: how far apart they may be, and what is said beyond that."""
+
+import numpy as np
+import pytest
+
+from common.artifacts import Model
+from src.data.preprocessing import Preprocessing
+from src.services import _parity
+from src.services._parity import LEAST_LIMIT, UNKNOWN_LIMIT, disagreement, fixed_images, rounding_limit
+
+IMAGES = np.zeros((2, 4, 4, 3), np.float32)
+ROWS = np.eye(2, dtype=np.float32)
+
+
+@pytest.mark.parametrize(
+    ("found", "refused"),
+    [([1.0, 0.85], False), ([0.9, 0.5], True), ([1.0, float("nan")], True)],
+)
+def test_a_gap_beyond_the_limit_and_nan_are_refused(found, refused):
+    said = disagreement("a.onnx against b.onnx", np.array(found), 0.1)
+    assert (said is not None) == refused
+    assert not refused or said.startswith("a.onnx against b.onnx: the mean gap (1 - cosine) of 2 images is ")
+
+
+def test_the_limit_is_twice_what_rounding_does(tmp_path, monkeypatch):
+    (tmp_path / "best.keras").touch()
+    source = Model({"keras": tmp_path / "best.keras"}, "float32", (4, 4, 3), 2)
+    model = Model({"onnx": tmp_path / "m.onnx"}, "int8", (4, 4, 3), 2, source=source)
+    near = np.array([[0.98, 0.2], [0.2, 0.98]], np.float32)
+    monkeypatch.setattr(_parity, "embedded", lambda path, images, name: near)
+    assert rounding_limit(model, ROWS, IMAGES) == pytest.approx(0.04)
+    monkeypatch.setattr(_parity, "embedded", lambda path, images, name: ROWS)
+    assert rounding_limit(model, ROWS, IMAGES) == LEAST_LIMIT
+    (tmp_path / "best.keras").unlink()
+    assert rounding_limit(model, ROWS, IMAGES) == UNKNOWN_LIMIT
+    assert rounding_limit(source, ROWS, IMAGES) == UNKNOWN_LIMIT
+
+
+def test_fixed_images_are_the_same_each_time_and_scaled_as_a_network_takes_them():
+    preprocessing = Preprocessing((16, 8, 3), 1 / 127.5, -1.0, "bilinear", "fit", "rgb")
+    images = fixed_images(preprocessing, 4)
+    assert images.shape == (4, 16, 8, 3) and images.dtype == np.float32
+    assert images.min() >= -1 and images.max() <= 1 and images.std() > 0.3
+    assert np.array_equal(images, fixed_images(preprocessing, 4))
