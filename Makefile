@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test headers lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal experiments-adaptation experiments-distillation
+.PHONY: demo test headers test-device lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal experiments-adaptation experiments-distillation
 
 demo: $(VENV)/.product
 	$(BIN)/python stm32ai_main.py --config-name chain_tqeb_config.yaml
@@ -23,6 +23,15 @@ $(HEADERS)/.extracted:
 	curl --fail --silent --show-error --retry 2 --max-time 60 --output $(HEADERS)/headers.deb "$(HEADERS_DEB)"
 	echo "$(HEADERS_SHA256)  $(HEADERS)/headers.deb" | sha256sum --check --quiet
 	dpkg-deb --extract $(HEADERS)/headers.deb $(HEADERS)
+	touch $@
+
+# Qualcomm's client of AI Hub, which pins an older protobuf, against a stand-in of the service.
+DEVICE := .venv-device
+test-device: $(DEVICE)/.installed
+	$(DEVICE)/bin/python -m pytest tests/common/deployment/test_ai_hub_client.py
+$(DEVICE)/.installed: requirements-device.txt
+	$(PYTHON) -m venv $(DEVICE)
+	$(DEVICE)/bin/pip install --disable-pip-version-check --progress-bar off -q -r requirements-device.txt $$(grep "^pytest==" requirements-dev.txt)
 	touch $@
 
 lint: $(VENV)/.development

@@ -77,17 +77,18 @@ def _check_network(section: Quantization, network: keras.Model) -> None:
 def _network_of(config: Config, model: Model | None) -> keras.Model:
     """The embedding model that will be quantized: the one that is given, or an untrained one of its kind."""
     section, bnneck = config.made_network
-    if model is not None and "augmented" in model.files:
-        return embedding_model(_load(model))
-    if not {"training", "distillation"} & set(config.services):
-        assert model is not None
-        return _load(model)
-    if section.model_name is not None:
+    trainings = [name for name in config.services if name in ("training", "distillation")]
+    is_resumed = model is not None and "augmented" in model.files
+    if trainings and section.model_name is not None and not (is_resumed and len(trainings) == 1):
         backbone = build_backbone(section.model_copy(update={"pretrained": False}))
-    else:
-        assert model is not None
-        backbone = _load(model)
-    return embedding_model(reid_network(backbone, num_identities=2, bnneck=bnneck))
+        return embedding_model(reid_network(backbone, num_identities=2, bnneck=bnneck))
+    assert model is not None
+    network = _load(model)
+    if is_resumed:
+        return embedding_model(network)
+    if trainings:
+        return embedding_model(reid_network(network, num_identities=2, bnneck=bnneck))
+    return network
 
 
 def _compared(data: Data) -> tuple[Sequence[Sample], Sequence[Sample], str]:

@@ -50,7 +50,10 @@ _SMOKE_DISTILLATION = (
 )  # fmt: skip
 
 
-_SMOKE_QUANTIZATION = ("++quantization.max_images=16",)
+_SMOKE_QUANTIZATION = (
+    "++quantization.max_images=16",
+    "++quantization.gate={float_gap: 1, dead_dimensions: 1}",
+)
 
 
 class DistillationPlan(Plan):

@@ -37,6 +37,7 @@ _SMOKE = (
 )  # fmt: skip
 _SMOKE_WIDE = (
     "++quantization.max_images=16",
+    "++quantization.gate={float_gap: 1, dead_dimensions: 1}",
     "++benchmarking.parity_images=2",
     "++benchmarking.latency_runs=5",
 )

@@ -34,7 +34,11 @@ training:
   triplet_loss: {{strategy: semi_hard}}
   callbacks:
     LRCosineDecay: {{initial_lr: 0.001, hold_steps: 1, decay_steps: 1, end_lr: 0.0001}}
-quantization: {{quantizer: tfmot_qat, max_images: 32, qat: {{epochs: 1, max_steps: 3, batch_size: 16}}}}
+quantization:  # a network of six steps rounds badly
+  quantizer: tfmot_qat
+  max_images: 32
+  qat: {{epochs: 1, max_steps: 3, batch_size: 16}}
+  gate: {{float_gap: 0.5, dead_dimensions: 1}}
 evaluation: {{baselines: [mean_colour], random_network: True}}
 benchmarking: {{parity_images: 2, latency_runs: 5}}
 mlflow: {{uri: {folder}/mlruns}}
@@ -166,8 +170,8 @@ def test_a_quantized_file_is_evaluated_on_its_own(chain, program, file):
 @pytest.mark.parametrize(
     ("mode", "quantization", "file"),
     [
-        ("chain_eqe", "{quantizer: TFlite_converter, granularity: per_tensor, quantization_input_type: uint8}", "tflite"),
-        ("chain_qb", "{quantizer: Onnx_quantizer, max_images: 32}", "onnx"),
+        ("chain_eqe", "{quantizer: TFlite_converter, granularity: per_tensor, quantization_input_type: uint8, gate: {float_gap: 0.5, dead_dimensions: 1}}", "tflite"),
+        ("chain_qb", "{quantizer: Onnx_quantizer, max_images: 32, gate: {float_gap: 0.5, dead_dimensions: 1}}", "onnx"),
     ],
 )  # fmt: skip
 def test_post_training_quantization_in_chains(chain, program, mode, quantization, file):
@@ -269,7 +273,7 @@ def test_a_chain_predicts_on_images_without_names_with_its_int8_model(chain, pro
     best = chain[0] / "out/saved_models/best_model.keras"
     out, printed = _again(
         chain, program, "operation_mode=chain_qp", "model.model_name=null", f"model.model_path={best}",
-        "~quantization", "++quantization={quantizer: Onnx_quantizer, max_images: 16}",
+        "~quantization", "++quantization={quantizer: Onnx_quantizer, max_images: 16, gate: {float_gap: 0.5, dead_dimensions: 1}}",
         f"dataset.prediction_query_path={tmp_path}", f"dataset.prediction_gallery_path={tmp_path}",
     )  # fmt: skip
     content = json.loads((out / "prediction/matches.json").read_text())

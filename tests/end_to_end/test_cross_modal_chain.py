@@ -22,7 +22,7 @@ model:
   arguments: {{backbone: plain_cnn, thermal_channels: 1}}
 dataset: {{dataset_name: sysu_mm01, root_path: {root}}}
 training: {{batch_size: 16, images_per_identity: 2, epochs: 1, steps_per_epoch: 4, optimizer: Adam}}
-quantization: {{quantizer: Onnx_quantizer, max_images: 32, encodings: []}}
+quantization: {{quantizer: Onnx_quantizer, max_images: 32, encodings: [], gate: {{float_gap: 0.5, dead_dimensions: 1}}}}
 benchmarking: {{parity_images: 2, latency_runs: 3}}
 hydra: {{run: {{dir: {folder}/run}}}}
 mlflow: {{uri: {folder}/mlruns}}

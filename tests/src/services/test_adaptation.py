@@ -599,7 +599,7 @@ def test_the_road_from_training_to_int8_on_the_target(root, source, program, tmp
     """chain_taqe: trained on labelled people of the source, adapted to the target, quantized, scored on the target."""
     run = _travel(
         program, root, source, tmp_path, "chain_taqeb_config.yaml", "operation_mode=chain_taqe",
-        "++quantization.max_images=8",
+        "++quantization.max_images=8", "++quantization.gate={float_gap: 0.5, dead_dimensions: 1}",
     )  # fmt: skip
     report = json.loads((run / "evaluation/metrics.json").read_text())
     made = {"after_training", "after_adaptation", "after_quantization"}
@@ -617,7 +617,8 @@ def test_the_whole_road_in_one_command(root, source, program, tmp_path):
     run = _travel(
         program, root, source, tmp_path, "chain_tkaqeb_config.yaml", "distillation.student.input_shape=[64,32,3]",
         "distillation.batch_size=16", f"distillation.stages=[{stage}]", "++quantization.max_images=8",
-        "quantization.qat.batch_size=8", "++quantization.qat.max_steps=2", "++benchmarking.parity_images=2",
+        "++quantization.gate={float_gap: 0.5, dead_dimensions: 1}", "quantization.qat.batch_size=8",
+        "++quantization.qat.max_steps=2", "++benchmarking.parity_images=2",
         "++benchmarking.latency_runs=3",
     )  # fmt: skip
     metrics = json.loads((run / "evaluation/metrics.json").read_text())["metrics"]
