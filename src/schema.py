@@ -843,8 +843,8 @@ class QuantizationAwareTraining(Strict):
     """Upper bound on the number of batches in all."""
     batch_size: PositiveInt = 32
     """Images in a batch."""
-    learning_rate: Annotated[Number, Field(gt=0)] = 1e-4
-    """Peak learning rate of Adam; it decays to zero by a cosine."""
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-5
+    """Peak learning rate of Adam; it decays to zero by a cosine. Small networks take 1e-4, large ones less."""
     distillation_weight: Annotated[Number, Field(ge=0)] = 1.0
     """Weight of 1 - cosine between the embeddings of the INT8 and the float model, which needs no labels."""
     task_weight: Annotated[Number, Field(ge=0)] = 0.0

@@ -6,10 +6,12 @@ from typing import Any, Literal, get_args
 from unittest import mock
 
 import keras
+import numpy as np
 import tensorflow as tf
 import tensorflow_model_optimization as tfmot
 import tf_keras
 from tensorflow_model_optimization.python.core.quantization.keras import quant_ops
+from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer import QuantizeLayer
 
 from common.quantization._tfmot import FLOAT_LAYERS, KERNELS, Scheme, layer_configs, quantize_scope
 from common.quantization.bridge import to_tf_keras
@@ -18,6 +20,10 @@ from common.quantization.grids import align, snap_biases
 
 Calibration = Callable[[], Iterable[Any]]
 """Called once, yields rescaled float32 images (n, H, W, C), a dict by input for a model with several inputs."""
+
+_BINS = 2048
+_LEAST_SHARE, _SHARES = 0.05, 96
+"""Of the least and the greatest value, where ranges may end."""
 
 Granularity = Literal["per_channel", "per_tensor"]
 
@@ -49,9 +55,9 @@ def prepare_qat(
     The model goes through `to_tf_keras` and `fold_batch_norm`, so every convolution is linear with a bias.
     Kernels are int8 symmetric. Activations are uint8 asymmetric per tensor, placed where the integer graph
     rounds: after ReLU rather than before it, after sums, products and pools, on the input, and on a fixed grid
-    after sigmoid. Every range is measured on the calibration images with float activations, because TFMOT's own
-    start of +-6 needs thousands of steps to move. Scales are then raised to where sums round alike in any
-    order (`grids.align`), so ONNX Runtime gives the integers of this model.
+    after sigmoid. Every range is measured on the calibration images with float activations (`calibrate_ranges`),
+    because TFMOT's own start of +-6 needs thousands of steps to move. Scales are then raised to where sums round
+    alike in any order (`grids.align`), so ONNX Runtime gives the integers of this model.
 
     Args:
         model: rescaled images (N, H, W, C) -> embeddings (N, D).
@@ -99,14 +105,24 @@ def _observed(observe: Callable[[tf.Tensor, tf.Variable, tf.Variable], None]) ->
 
 
 def calibrate_ranges(qat_model: tf_keras.Model, calibration: Calibration) -> None:
-    """Set every activation range to what the calibration images produce without activation quantization.
+    """Set every activation range to the one with which 8 bits lose least of what the calibration images produce.
+
+    Values beyond the range are clipped, so that the steps of all others are smaller: of the ranges within the least
+    and greatest value, the one with the least mean squared error is taken (Nagel et al., A White Paper on Neural
+    Network Quantization, 2021, section 3.1). The images keep their whole range, in which pixels are whole steps.
+    On trained `osnet_a025` and `osnet_a100` this raised the cosine to the float embedding of unseen images from
+    0.9910 to 0.9937 and from 0.9979 to 0.9984, before any fine-tuning.
 
     Ranges are widened to where 0 is a whole step of the uint8 grid, so that every consumer (TensorFlow, ONNX,
     TFLite, QNN) derives the same scale and zero point from them. A tensor that is 0 on all images gets [0, 1]: no
     range would give a scale that runtimes refuse, or divide by.
     """
+    batches = [tf.nest.map_structure(lambda part: tf.constant(part, tf.float32), b) for b in calibration()]
+    if not batches:
+        raise ValueError("calibration yielded no batch: expected float32 images (n, H, W, C)")
     lows: dict[int, float] = {}
     highs: dict[int, float] = {}
+    counts: dict[int, np.ndarray] = {}
     variables: dict[int, tuple[tf.Variable, tf.Variable]] = {}
 
     def observe(inputs: tf.Tensor, min_var: tf.Variable, max_var: tf.Variable) -> None:
@@ -115,17 +131,43 @@ def calibrate_ranges(qat_model: tf_keras.Model, calibration: Calibration) -> Non
         lows[key] = min(lows.get(key, 0.0), float(tf.reduce_min(inputs)))
         highs[key] = max(highs.get(key, 0.0), float(tf.reduce_max(inputs)))
 
-    with _observed(observe):
-        for batch in calibration():
-            qat_model(
-                tf.nest.map_structure(lambda part: tf.constant(part, tf.float32), batch), training=False
-            )
-    if not variables:
-        raise ValueError("calibration yielded no batch: expected float32 images (n, H, W, C)")
+    def count(inputs: tf.Tensor, min_var: tf.Variable, max_var: tf.Variable) -> None:
+        key = id(min_var)
+        ends = tf.constant([lows[key], max(highs[key], lows[key] + 1e-6)])
+        found = tf.histogram_fixed_width(tf.reshape(inputs, [-1]), ends, _BINS).numpy()
+        counts[key] = counts.get(key, 0) + found
+
+    for look in (observe, count):
+        with _observed(look):
+            for batch in batches:
+                qat_model(batch, training=False)
+    images = {
+        id(layer.quantizer_vars["min_var"]) for layer in qat_model.layers if isinstance(layer, QuantizeLayer)
+    }
     for key, (min_var, max_var) in variables.items():
-        low, high = _on_grid(lows[key], highs[key])
+        ends = lows[key], highs[key]
+        low, high = _on_grid(*(ends if key in images else least_squared_error(*ends, counts[key])))
         min_var.assign(low)
         max_var.assign(high)
+
+
+def least_squared_error(low: float, high: float, counts: np.ndarray) -> tuple[float, float]:
+    """The range within [low, high] with which 255 steps lose least: what is clipped, and step^2 / 12 of what is not.
+
+    Args:
+        low: Least value, at most 0.
+        high: Greatest value, at least 0.
+        counts: Of the values in bins of one width from `low` to `high`, (bins,).
+    """
+    edges = np.linspace(low, high, len(counts) + 1)
+    values = (edges[:-1] + edges[1:]) / 2
+    shares = np.linspace(_LEAST_SHARE, 1.0, _SHARES)
+    above = np.array([(counts * np.maximum(values - share * high, 0.0) ** 2).sum() for share in shares])
+    below = np.array([(counts * np.maximum(share * low - values, 0.0) ** 2).sum() for share in shares])
+    steps = (shares[:, None] * high - shares[None, :] * low) / 255
+    errors = above[:, None] + below[None, :] + counts.sum() * steps**2 / 12
+    best_high, best_low = np.unravel_index(np.argmin(errors), errors.shape)
+    return float(shares[best_low] * low), float(shares[best_high] * high)
 
 
 def _on_grid(low: float, high: float) -> tuple[float, float]:
@@ -146,7 +188,7 @@ def fine_tune(
     teacher: keras.Model,
     batches: Iterable[Any],
     steps: int,
-    learning_rate: float = 1e-4,
+    learning_rate: float = 1e-5,
     distillation_weight: float = 1.0,
     extra_loss: Callable[..., tf.Tensor] | None = None,
     on_step: Callable[[int, dict[str, float]], None] | None = None,
@@ -157,7 +199,8 @@ def fine_tune(
     On a trained MobileNet V1 x0.25, 200 steps at 1e-4, this raised the cosine to the float embedding of held-out
     images from 0.99931 to 0.99948; ranges that follow the data in the first half gave 0.99945, TFMOT's
     unfolded batch norms 0.99944 with frozen statistics and 0.99835 with moving ones. A learning rate of 1e-5
-    gave 0.99943, 1e-3 0.99917.
+    gave 0.99943, 1e-3 0.99917. Large networks want less: on MobileNet V2 x1.0, 75 steps at 1e-5 raised it from 0.989 to
+    0.996, at 3e-5 to 0.991, and 1e-4 took it to 0.905.
 
     Args:
         qat_model: model of `prepare_qat`.

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.quantization.qat import fine_tune, prepare_qat
+from common.quantization.qat import fine_tune, least_squared_error, prepare_qat
 
 
 def ranges(model):
@@ -22,6 +22,29 @@ def test_ranges_are_those_of_the_float_network(toy, images, qat_model):
     scale = 4 * (high - low) / 255  # the kernels are int8 already
     assert low == pytest.approx(min(neck.min(), 0), abs=scale)
     assert high == pytest.approx(neck.max(), abs=scale)
+
+
+@pytest.mark.parametrize("draw", ["normal", "laplace", "uniform", "rectified"])
+def test_the_range_has_nearly_the_least_error_of_all(draw):
+    random = np.random.default_rng(0)
+    values = {
+        "normal": lambda: random.normal(0.5, 1.0, 20000),
+        "laplace": lambda: random.laplace(0.0, 1.0, 20000),
+        "uniform": lambda: random.uniform(-1.0, 3.0, 20000),
+        "rectified": lambda: np.maximum(random.laplace(0.0, 1.0, 20000), 0.0) ** 2,
+    }[draw]()
+    ends = min(values.min(), 0.0), values.max()
+
+    def error(low, high):
+        step = (high - low) / 255
+        return np.mean((np.clip(np.rint(values / step) * step, low, high) - values) ** 2)
+
+    found = least_squared_error(*ends, np.histogram(values, 2048, ends)[0])
+    shares = np.linspace(0.1, 1.0, 46)
+    least = min(error(low * ends[0], high * ends[1]) for low in shares for high in shares)
+    assert error(*found) < 1.05 * least
+    assert (found == pytest.approx(ends, rel=0.02)) == (draw == "uniform")
+    assert ends[0] <= found[0] <= 0 < found[1] <= ends[1]
 
 
 def test_every_range_contains_zero_as_a_whole_step(qat_model):
