@@ -114,15 +114,19 @@ def logged_loss(name: str) -> str:
     return name if name.endswith("_loss") else f"{name}_loss"
 
 
-def monitors(losses: Iterable[str], retrieval: bool) -> list[str]:
+def monitors(losses: Iterable[str], retrieval: bool, both_modalities: bool = False) -> list[str]:
     """Return the scalars of an epoch that a callback can monitor.
 
     Args:
         losses: Names of the losses that are trained with, such as `triplet`.
         retrieval: Whether validation is by retrieval of unknown identities, or by classification of known ones.
+        both_modalities: Whether these identities are seen in both modalities.
     """
     scalars = ["loss", *map(logged_loss, losses), "accuracy"]
-    return [*scalars, *(("val_rank1", "val_mAP") if retrieval else (f"val_{name}" for name in scalars))]
+    if not retrieval:
+        return [*scalars, *(f"val_{name}" for name in scalars)]
+    kinds = ("", "thermal_to_visible_") if both_modalities else ("",)
+    return [*scalars, *(f"val_{kind}{score}" for kind in kinds for score in ("rank1", "mAP"))]
 
 
 def check_monitors(callbacks: Mapping[str, Mapping[str, Any] | None], logged: Collection[str]) -> None:
@@ -147,7 +151,7 @@ def monitor_mode(monitor: str) -> str:
 
 
 def _all_monitors() -> list[str]:
-    return list(dict.fromkeys(monitors(LOSSES, retrieval=False) + monitors(LOSSES, retrieval=True)))
+    return list(dict.fromkeys(monitors(LOSSES, False) + monitors(LOSSES, True, both_modalities=True)))
 
 
 def _check_keras(table: str, kind: str, name: str, arguments: Mapping[str, Any]) -> None:

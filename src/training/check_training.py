@@ -19,6 +19,7 @@ from src.training.distribution import Distribution, distribution_of
 from src.training.optimizer import built, optimizer_of
 from src.training.start import inputs_of, start_preprocessing
 from src.training.step import check_losses
+from src.training.validation import in_both_modalities
 
 
 def check_training(config: Config, data: Data, model: Model | None) -> None:
@@ -42,7 +43,8 @@ def check_training(config: Config, data: Data, model: Model | None) -> None:
     sequence(config.data_augmentation, shape)
     check_losses(training)
     names = [term.name for term in training.terms]
-    check_monitors(training.callbacks, monitors(names, data.validation_is_retrieval))
+    logged = monitors(names, data.validation_is_retrieval, in_both_modalities(data.validation))
+    check_monitors(training.callbacks, logged)
     for name, arguments in training.callbacks.items():
         built(f"callback '{name}'", build_callback, name, arguments or {})
     images = [(sample.path.name, sample.identity, sample.camera) for sample in data.training]

@@ -64,14 +64,19 @@ def retrieval(
     metrics = score(embeddings[: len(query)], embeddings[len(query) :], query, gallery)
     values = {"val_rank1": float(metrics.cmc[0]), "val_mAP": float(metrics.mAP)}
     sides = {name: [n for n, s in enumerate(samples) if s.modality == name] for name in MODALITIES}
-    known = [{samples[n].identity for n in numbers} for numbers in sides.values()]
-    if set.intersection(*known):
+    if in_both_modalities(samples):
         parts = [(embeddings[numbers], [samples[n] for n in numbers]) for numbers in sides.values()]
         (shown, shown_samples), (asking, asking_samples) = parts
         across = score(asking, shown, asking_samples, shown_samples)
         values["val_thermal_to_visible_rank1"] = float(across.cmc[0])
         values["val_thermal_to_visible_mAP"] = float(across.mAP)
     return values
+
+
+def in_both_modalities(samples: Sequence[Sample]) -> bool:
+    """Whether somebody is seen in both modalities."""
+    seen = ({sample.identity for sample in samples if sample.modality == name} for name in MODALITIES)
+    return bool(set.intersection(*seen))
 
 
 def score(

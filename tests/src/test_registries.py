@@ -90,6 +90,10 @@ def test_what_can_be_monitored_depends_on_the_validation():
     with pytest.raises(ConfigError, match="callback 'EarlyStopping': monitor 'val_loss' is not logged"):
         check_monitors({"LRStepDecay": {}, "EarlyStopping": None}, monitors([], retrieval=True))
     check_monitors({"EarlyStopping": {"monitor": "val_mAP"}}, monitors([], retrieval=True))
+    across = {"EarlyStopping": {"monitor": "val_thermal_to_visible_mAP"}}
+    check_monitors(across, monitors([], retrieval=True, both_modalities=True))
+    with pytest.raises(ConfigError, match="'val_thermal_to_visible_mAP' is not logged"):
+        check_monitors(across, monitors([], retrieval=True))
 
 
 def test_the_monitor_may_be_the_default_and_has_a_direction():

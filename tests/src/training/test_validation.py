@@ -13,6 +13,7 @@ from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.models._head import embedding_model, reid_network
 from src.models.agw import agw
+from src.registries import monitors
 from src.training.validation import Route, by_modality, embed_samples, retrieval, routes_of
 
 SHAPE = (64, 32, 3)
@@ -84,6 +85,7 @@ def test_retrieval_of_two_modalities_is_scored_across_them_too():
         return np.array([vectors[int(sample.path.stem)] for sample in some])
 
     values = retrieval(embed, samples[:2], samples[2:])
+    assert set(values) < set(monitors([], retrieval=True, both_modalities=True))
     assert values["val_thermal_to_visible_rank1"] == pytest.approx(2 / 3)
     assert values["val_thermal_to_visible_mAP"] == pytest.approx((1 / 2 + 1 + 1) / 3)
     assert set(retrieval(embed, samples[2:4], samples[4:])) == {"val_rank1", "val_mAP"}
