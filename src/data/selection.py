@@ -108,7 +108,8 @@ def check_trial(config: Config, model: Model, key: str = "model.model_path") -> 
     if known != trial:
         raise ConfigError(
             f"{key}: {model.path} was trained in trial {known} of {data_set_name(config)}, on people whom "
-            f"trial {trial} (dataset.arguments) tests: give a model of trial {trial}, or set dataset.arguments={{trial: {known}}}"
+            f"trial {trial} (dataset.arguments) tests: give a model of trial {trial}, or set "
+            f"dataset.arguments={{trial: {known}}}"
         )
 
 
@@ -237,6 +238,7 @@ def _divide(config: Config, samples: dict[str, list[Sample]], services: Sequence
     training, validation = _of_modalities(config, training), _of_modalities(config, validation)
     query, gallery = people(samples.get("query", [])), samples.get("gallery", [])
     _report_overlap(training, query)
+    _report_mixed_validation(training, validation)
     calibration = _calibration_subset(config, samples.get("calibration", []) or training)
     shown = (samples.get("prediction_query", query), samples.get("prediction_gallery", gallery))
     target = _of_modalities(config, samples.get("target", []))
@@ -261,6 +263,20 @@ def _report_overlap(training: Sequence[Sample], query: Sequence[Sample]) -> None
             "%d identities are both trained on and tested (%s ...): the test does not measure people never seen",
             len(shared.identities),
             ", ".join(str(identity) for identity in shared.identities[:3]),
+        )
+
+
+def _report_mixed_validation(training: Sequence[Sample], validation: Sequence[Sample]) -> None:
+    """Warn of validation people of whom some are trained on: one of them turns retrieval into classification."""
+    known = overlap(training, validation).identities
+    count = len({sample.identity for sample in validation})
+    if training and 0 < len(known) < count:
+        _LOGGER.warning(
+            "%d of %d validation identities are trained on (%s ...): validation classifies these and leaves out the "
+            "others; for retrieval, validate on other people only",
+            len(known),
+            count,
+            ", ".join(str(identity) for identity in known[:3]),
         )
 
 

@@ -142,6 +142,14 @@ def _leaks(_config: Config, parts: Parts) -> Iterator[Finding]:
         )
     elif parts["training"] and parts["query"]:
         yield Finding("ok", "nobody is both trained on and tested")
+    known = overlap(parts["training"], parts["validation"]).identities
+    others = {sample.identity for sample in parts["validation"] if sample.is_person} - set(known)
+    if known and others:
+        yield Finding(
+            "problem",
+            f"{len(known)} of {len(known) + len(others)} validation people are trained on: {_some(known)}; validation "
+            "would classify these alone, in place of retrieval of people never seen",
+        )
 
 
 def _copies(_config: Config, parts: Parts) -> Iterator[Finding]:

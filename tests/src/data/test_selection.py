@@ -10,7 +10,7 @@ from common.config import ConfigError, validate
 from common.run import Run
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
-from src.data.selection import Data, check_trial, reader_arguments
+from src.data.selection import Data, _report_mixed_validation, check_trial, reader_arguments
 from src.pipeline import _preflight
 from src.schema import Config
 from src.training.train import trained_model
@@ -54,3 +54,14 @@ def test_models_of_the_same_trial_of_other_data_sets_and_of_unknown_origin_are_t
     check_trial(_config(trial=2), _trained(_config(trial=2)))
     check_trial(_config("llcm"), _trained(_config()))
     check_trial(_config(trial=2), Model({"onnx": Path("a.onnx")}, "float32", (32, 32, 3), 8))
+
+
+def test_one_validation_person_who_is_trained_on_is_warned_of(caplog):
+    def seen(*people):
+        return [Sample(Path(f"{person}.png"), person, 1) for person in people]
+
+    for validation in (seen(1, 2), seen(3, 4)):
+        _report_mixed_validation(seen(1, 2), validation)
+    assert not caplog.records, "classification and retrieval are both meant"
+    _report_mixed_validation(seen(1, 2), seen(2, 3, 4))
+    assert "1 of 3 validation identities are trained on (2 ...)" in caplog.text

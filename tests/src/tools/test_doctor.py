@@ -162,6 +162,17 @@ def test_people_who_are_trained_on_and_tested_are_named(doctor, copy):
     )
 
 
+def test_people_who_are_trained_on_and_validate_are_named(doctor, copy):
+    root = copy("sysu_mm01")
+    validation = (root / "exp/val_id.txt").read_text().strip()
+    (root / "exp/train_id.txt").write_text(f"1,2,3,{validation.split(',')[0]}")
+    code, lines = doctor(dataset_name="sysu_mm01", root_path=str(root))
+    assert code == 1
+    assert any(
+        "validation people are trained on" in line and line.startswith("problem: 1 of ") for line in lines
+    )
+
+
 @pytest.mark.parametrize(
     ("source", "target", "level", "says"),
     [
