@@ -603,7 +603,8 @@ class Training(Strict):
     sampler: Literal["identities", "cross_modal"] | None = None
     """Batches of P x K images, or of P x K visible and as many thermal ones; by the network's inputs if not set."""
     head_rate: Positive = 1.0
-    """Factor on the learning rate of neck and classifier, such as 10 in AGW's recipe; for SGD, which it scales."""
+    """Factor on the gradients of neck and classifier, such as 10 in AGW's recipe; for SGD, which it scales. Their
+    weight decay, which is not in the gradients, stays that of the other layers."""
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     """16-bit computation; the saved model is float32."""
     callbacks: Callbacks = {}

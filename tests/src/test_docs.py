@@ -33,6 +33,17 @@ def _blocks(language: str) -> list:
     return found
 
 
+def _headers() -> list:
+    """The commands in the comments of the examples."""
+    found = []
+    for path in sorted((ROOT / "config_file_examples").rglob("*.yaml")):
+        comments = re.findall(r"^ *# ?(.*)$", path.read_text(encoding="utf-8"), re.MULTILINE)
+        text = "\n".join(comments).replace("\\\n", " ")
+        if commands := re.findall(r"^python .*$", text, re.MULTILINE):
+            found.append(pytest.param("\n".join(commands), id=path.stem))
+    return found
+
+
 @pytest.fixture(autouse=True)
 def models_folder(monkeypatch, tmp_path):
     (tmp_path / "my_model.py").write_text("def custom_model(input_shape, width: int = 48): ...\n")
@@ -40,7 +51,7 @@ def models_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
-@pytest.mark.parametrize("text", _blocks("bash"))
+@pytest.mark.parametrize("text", _blocks("bash") + _headers())
 def test_a_command_is_one_that_can_be_given(text):
     for line in text.replace("\\\n", " ").strip().splitlines():
         words = shlex.split(line, comments=True)

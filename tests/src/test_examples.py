@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.config import compose, validate
+from src.registries import build_schedule
 from src.schema import Config
 from src.services.evaluation import _other_direction
 
@@ -60,3 +61,16 @@ def test_each_trial_of_regdb_starts_from_its_own_first_phase():
     start = _composed(phase2, "dataset.arguments.trial=7").model.model_path
     assert start == Path("/models/phase1_regdb_trial7/saved_models/best_model.keras")
     assert "dir: ${MODELS_DIR}/phase1_regdb_trial${dataset.arguments.trial}\n" in phase1.read_text()
+
+
+@pytest.mark.parametrize("name", ["agw_sysu_mm01", "agw_regdb", "agw_llcm", "agw_caj_sysu_mm01"])
+def test_recipes_of_phase_2_have_the_published_rate_in_every_epoch(name):
+    """AGW: `lr * (epoch + 1) / 10` below epoch 10, then 1, 0.1 from 20 and 0.01 from 50 times the rate."""
+    training = _composed(FOLDER / f"vireid/phase2_{name}.yaml").training
+    [(schedule, arguments)] = training.callbacks.items()
+    published = [
+        0.01 * ((epoch + 1) / 10 if epoch < 10 else 1 if epoch < 20 else 0.1 if epoch < 50 else 0.01)
+        for epoch in range(training.epochs)
+    ]
+    rate = build_schedule(schedule, arguments)
+    assert [rate(epoch) for epoch in range(training.epochs)] == pytest.approx(published)
