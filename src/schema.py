@@ -819,7 +819,7 @@ class Adaptation(Strict):
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     """16-bit computation; the saved model is float32."""
     pseudo_labels: OptionalPath = None
-    """A CSV with columns `file` and `label` to learn from in place of clusters, such as corrected ones."""
+    """A CSV with columns `file`, `label` and maybe `label_across`, such as corrected ones, in place of clusters."""
     resume_from: OptionalPath = None
     """Go on with an interrupted adaptation: its `adaptation/last_round.npz`."""
 

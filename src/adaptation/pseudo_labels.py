@@ -108,18 +108,27 @@ def found_labels(
     return result
 
 
-def given_labels(labels: Sequence[Hashable | None], modalities: np.ndarray) -> PseudoLabels:
-    """Take labels that somebody gives, such as corrected ones, for clusters of both modalities.
+def given_labels(
+    labels: Sequence[Hashable | None],
+    modalities: np.ndarray,
+    across: Sequence[Hashable | None] | None = None,
+) -> PseudoLabels:
+    """Take labels that somebody gives, such as corrected ones, for clusters.
+
+    A label that images of both modalities have is one person in both.
 
     Args:
         labels: Of each image (N,); None where an image is left out.
         modalities: Of each image (N,).
+        across: Label of the other modality that shows the same person (N,), for images whose own is of one modality
+            alone; None where there is none.
 
     Raises:
         NothingToLearnError: a modality has fewer than two labels.
     """
     names = {label: number for number, label in enumerate(dict.fromkeys(v for v in labels if v is not None))}
     numbers = np.array([-1 if label is None else names[label] for label in labels])
+    told = np.array([names.get(label, -1) for label in ([None] * len(labels) if across is None else across)])
     result = PseudoLabels(np.full(len(numbers), -1), np.full(len(numbers), -1))
     renumbered = {}
     for name in np.unique(modalities):
@@ -133,7 +142,9 @@ def given_labels(labels: Sequence[Hashable | None], modalities: np.ndarray) -> P
     for name, table in renumbered.items():
         for other in renumbered:
             if other != name:
-                result.across[modalities == other] = table[numbers[modalities == other]]
+                own = modalities == other
+                same = table[numbers[own]]
+                result.across[own] = np.where(same >= 0, same, table[told[own]])
     return result
 
 

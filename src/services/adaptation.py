@@ -28,7 +28,14 @@ from src.models._head import embedding_model, reid_network
 from src.models._two_stems import MODALITIES, has_two_stems, input_shapes
 from src.registries import build_schedule
 from src.schema import Adaptation, Config
-from src.services._adaptation.labels import clustering_of, given_by, labels_of, try_clustering, write_labels
+from src.services._adaptation.labels import (
+    clustering_of,
+    given_by,
+    labels_file,
+    labels_of,
+    try_clustering,
+    write_labels,
+)
 from src.services._adaptation.last_round import Done, read_round, restore_round, save_round
 from src.services._adaptation.learner import Learner, learn, learner_of, memories_of
 from src.services._adaptation.report import described, log_round, report_of
@@ -90,7 +97,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     optimizer_of(section)
     try_clustering(section)
     if section.pseudo_labels is not None:
-        given_by(section.pseudo_labels, target)
+        given_by(section.pseudo_labels, target, section.cross_modal_weight)
     if section.resume_from is not None:
         read_round(section.resume_from, target.samples)
 
@@ -131,7 +138,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
         sentences.append(f"Round {done.rounds + 1} failed, and the model is as it was before: {failure}.")
         _LOGGER.warning(sentences[-1])
     title = f"{config.general.project_name}: adaptation to {data_set_name(config)}"
-    report = report_of(work.folder, title, sentences, target, done)
+    report = report_of(work.folder, title, sentences, target, done, section.rounds)
     return report, _saved(work, model, preprocessing, done, data_set_name(config))
 
 
@@ -216,9 +223,9 @@ def _rounds(work: _Work, done: Done) -> tuple[Done, NothingToLearnError | None]:
         while done.rounds < work.section.rounds:
             features = features_of(work.sides, learner.routes, f"{_title(work, done)}: features")
             labels = labels_of(work.section, work.target, features)
-            write_labels(work.folder / "pseudo_labels.csv", work.target, labels)
             kept = done, learner.joined.get_weights()
             done = _learned(work, done, features, labels)
+            write_labels(labels_file(work.folder, done.rounds), work.target, labels)
             save_round(work.folder / "last_round.npz", learner, done, work.target.samples)
             save_checkpoint(learner.network, work.model_path)
     except NothingToLearnError as error:

@@ -2,13 +2,14 @@
 
 import csv
 from functools import partial
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.artifacts import write_csv
-from common.config import ConfigError
+from common.config import Component, ConfigError
 from src.adaptation.guards import NothingToLearnError
 from src.adaptation.jaccard import jaccard_distance
 from src.adaptation.pseudo_labels import Cluster, PseudoLabels, found_labels, given_labels
@@ -25,9 +26,8 @@ def labels_of(section: Adaptation, target: Target, features: np.ndarray) -> Pseu
         NothingToLearnError: there is nothing to learn from.
     """
     if section.pseudo_labels is not None:
-        return given_by(section.pseudo_labels, target)
+        return given_by(section.pseudo_labels, target, section.cross_modal_weight)
     cluster, method = clustering_of(section)
-    least = 4 if section.clustering is None else section.clustering.arguments.get("min_samples", 4)
     return found_labels(
         features,
         target.modalities,
@@ -37,8 +37,17 @@ def labels_of(section: Adaptation, target: Target, features: np.ndarray) -> Pseu
         method,
         section.k1,
         section.k2,
-        least,
+        least_images(section.clustering),
     )
+
+
+def least_images(clustering: Component | None) -> int:
+    """Images of the smallest cluster that is asked for; 1 where every track is one."""
+    if clustering is None:
+        return 1
+    parameters = signature(CLUSTERING.get(clustering.name)).parameters
+    key = "min_cluster_size" if "min_cluster_size" in parameters else "min_samples"
+    return int(clustering.arguments.get(key, parameters[key].default))
 
 
 def clustering_of(section: Adaptation) -> tuple[Cluster | None, str]:
@@ -68,30 +77,48 @@ def try_clustering(section: Adaptation) -> None:
         raise ConfigError(f"adaptation.clustering: {section.clustering.name}: {error}") from error
 
 
-def given_by(path: Path, target: Target) -> PseudoLabels:
-    """Labels of a file for the images of the target.
+def given_by(path: Path, target: Target, cross_modal_weight: float) -> PseudoLabels:
+    """Labels of a file for the images of the target, such as `write_labels` writes it.
 
     Raises:
-        ConfigError: the file cannot be read, or names too few images of the target.
+        ConfigError: the file cannot be read, names too few images of the target, or, with a weight above 0, connects no
+            image with the other modality.
     """
     try:
         with path.open(encoding="utf-8", newline="") as file:
-            label_of = {Path(row["file"]).resolve(): row["label"] for row in csv.DictReader(file)}
+            told = {
+                Path(row["file"]).resolve(): (row["label"] or None, row.get("label_across") or None)
+                for row in csv.DictReader(file)
+            }
     except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError) as error:
         raise ConfigError(
             f"adaptation.pseudo_labels: {path} needs the columns file and label: {error!r}"
         ) from error
-    labels = [label_of.get(sample.path.resolve()) or None for sample in target.samples]
+    labels, across = zip(
+        *(told.get(sample.path.resolve(), (None, None)) for sample in target.samples), strict=True
+    )
     if not any(labels):
         raise ConfigError(f"adaptation.pseudo_labels: {path} names none of the target's images")
     try:
-        return given_labels(labels, target.modalities)
+        found = given_labels(labels, target.modalities, across)
     except NothingToLearnError as error:
         raise ConfigError(f"adaptation.pseudo_labels: {path}: {error}") from error
+    if len(target.names) > 1 and cross_modal_weight > 0 and (found.across < 0).all():
+        raise ConfigError(
+            f"adaptation.pseudo_labels: nothing in {path} says who is one person in visible and thermal images, which "
+            f"adaptation.cross_modal_weight {cross_modal_weight} needs: give images of both one label, name that of "
+            "the other modality in the column label_across, or set the weight to 0"
+        )
+    return found
+
+
+def labels_file(folder: Path, number: int) -> Path:
+    """Where the pseudo labels of a round are kept, of the first one with number 1."""
+    return folder / "pseudo_labels" / f"round_{number}.csv"
 
 
 def write_labels(path: Path, target: Target, labels: PseudoLabels) -> None:
-    """The pseudo labels of a round; `label` names the cluster among those of both modalities."""
+    """The pseudo labels of a round; `label` and `label_across` name clusters among those of both modalities."""
     rows = (
         (
             sample.path, sample.modality, sample.camera, sample.track,

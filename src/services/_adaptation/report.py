@@ -11,6 +11,7 @@ from common.artifacts import Report, Table, write_csv
 from common.html_report import html_report
 from src.adaptation.pseudo_labels import PseudoLabels
 from src.adaptation.statistics import cluster_statistics
+from src.services._adaptation.labels import write_labels
 from src.services._adaptation.last_round import Done
 from src.services._adaptation.pictures import draw_clusters, draw_history
 from src.services._adaptation.target import Target
@@ -59,26 +60,31 @@ def _metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def report_of(folder: Path, title: str, sentences: Sequence[str], target: Target, done: Done) -> Report:
-    """Write tables and pictures of the rounds.
+def report_of(
+    folder: Path, title: str, sentences: Sequence[str], target: Target, done: Done, rounds: int
+) -> Report:
+    """Write the last pseudo labels, and tables and pictures of the rounds.
 
     Args:
-        folder: Where they go; it holds `pseudo_labels.csv`.
+        folder: Where they go.
         title: Heading of the page.
         sentences: What belongs to the numbers.
         target: The images.
-        done: All rounds.
+        done: All rounds that were taken.
+        rounds: As many as were to be taken.
     """
     cells = [[row[name] for name in _COLUMNS] for row in done.history]
     files = [write_csv(folder / "rounds.csv", _COLUMNS, cells)]
     if done.labels is not None:
+        write_labels(folder / "pseudo_labels.csv", target, done.labels)
         pictures = [*draw_history(done.history, folder)]
         pictures.append(draw_clusters(folder / "cluster_sheet.png", target.samples, done.labels))
         files += [folder / "pseudo_labels.csv", *(path for path, _ in pictures)]
         files.append(html_report(folder / "report.html", title, sentences, [_table(cells)], pictures))
     half = _SHOWN_ROWS // 2
     shown = cells if len(cells) <= _SHOWN_ROWS else [*cells[:half], *cells[-half:]]
-    metrics = {"rounds": float(done.rounds), **_metrics(done.history[-len(target.names) :])}
+    metrics = {"rounds": float(done.rounds), "rounds_left": float(rounds - done.rounds)}
+    metrics |= _metrics(done.history[-len(target.names) :])
     return Report(folder.name, metrics, (_table(shown),), tuple(files), tuple(sentences))
 
 

@@ -138,3 +138,12 @@ def test_given_labels_are_one_person_in_both_modalities():
     assert labels.across.tolist() == [-1, 1, -1, 0, -1, -1]
     with pytest.raises(NothingToLearnError, match="into one cluster"):
         given_labels(["a"] * 6, modalities)
+
+
+def test_a_label_of_one_modality_may_name_that_of_the_other():
+    modalities = np.array(["visible", "visible", "visible", "thermal", "thermal", "visible"])
+    labels = ["v0", "v1", "both", "t0", "both", None]
+    across = ["t0", None, "t0", "gone", None, "t0"]
+    found = given_labels(labels, modalities, across)
+    assert found.own.tolist() == [0, 1, 2, 1, 0, -1]
+    assert found.across.tolist() == [1, -1, 0, -1, 2, 1], "a label of both is one person, whatever is named"

@@ -24,6 +24,7 @@ from src.pipeline import _preflight, _starting_model
 from src.schema import Config
 from src.services import adaptation, evaluation
 from src.services._adaptation import learner as learners
+from src.services._adaptation.labels import given_by, least_images
 from src.services._adaptation.learner import learner_of, memories_of
 from src.services._adaptation.target import target_of
 
@@ -314,6 +315,7 @@ def test_a_guard_in_a_later_round_keeps_the_last_weights_that_could_be_clustered
     report, adapted = _run(tmp_path / "three", _config(root, models["one"], {"rounds": 3}))
     assert _same(_weights(adapted), _weights(after_one)), "those that the second round clustered with"
     assert report.metrics["rounds"] == 1 and "Round 2 failed" in report.notes[1]
+    assert report.metrics["rounds_left"] == 2
 
 
 def test_a_network_that_has_collapsed_is_kept(root, models, tmp_path):
@@ -486,6 +488,65 @@ def test_tracks_alone_and_labels_of_a_file_take_the_place_of_clusters(root, mode
     (tmp_path / "labels.csv").write_text("image,label\nother.jpg,3")
     with pytest.raises(ConfigError, match="needs the columns file and label"):
         _run(tmp_path, _config(root, models["one"], section))
+
+
+def test_saved_pseudo_labels_are_learned_from_as_they_are(root, models, tmp_path):
+    _run(tmp_path / "found", _config(root, models["one"], {"rounds": 1}))
+    path = tmp_path / "found/adaptation/pseudo_labels.csv"
+    target = target_of(read(_config(root, models["one"])).target, constraints=True)
+    given = given_by(path, target, cross_modal_weight=1.0)
+    with path.open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    for numbers, column in ((given.own, "label"), (given.across, "label_across")):
+        assert ((numbers >= 0) == [bool(row[column]) for row in rows]).all() and (numbers >= 0).any()
+        pairs = {(n, row[column]) for n, row in zip(numbers.tolist(), rows, strict=True) if n >= 0}
+        names = {(n, name.partition("-")[0]) for n, name in pairs}
+        assert len(pairs) == len(names) == len({name for _, name in pairs}), "one number a label"
+
+
+def test_labels_that_connect_nothing_are_refused(root, models, tmp_path):
+    rows = [f"{sample.path},{sample.modality}-{sample.identity}" for sample in vt_mot(root, "training")]
+    (tmp_path / "labels.csv").write_text("\n".join(["file,label", *rows]))
+    section = {"pseudo_labels": str(tmp_path / "labels.csv"), "rounds": 1}
+    with pytest.raises(ConfigError, match="give images of both one label, name that .* label_across, or set"):
+        _run(tmp_path, _config(root, models["one"], section))
+    report, _ = _run(tmp_path / "apart", _config(root, models["one"], {**section, "cross_modal_weight": 0}))
+    assert report.metrics["visible/across"] == 0
+
+
+def test_each_round_that_was_learned_keeps_its_pseudo_labels(root, models, tmp_path, monkeypatch):
+    real, calls = adaptation._learned, []
+
+    def stops_in_the_third(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(adaptation, "_learned", stops_in_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, _config(root, models["one"], {"rounds": 3}))
+    names = {path.name for path in (tmp_path / "adaptation/pseudo_labels").iterdir()}
+    assert names == {"round_1.csv", "round_2.csv"}
+    monkeypatch.setattr(adaptation, "_learned", real)
+    section = {"rounds": 3, "resume_from": str(tmp_path / "adaptation/last_round.npz")}
+    report, _ = _run(tmp_path / "on", _config(root, models["one"], section))
+    assert report.metrics["rounds"] == 3 and report.metrics["rounds_left"] == 0
+    last = tmp_path / "on/adaptation/pseudo_labels/round_3.csv"
+    assert last.read_bytes() == (tmp_path / "on/adaptation/pseudo_labels.csv").read_bytes()
+
+
+def test_the_smallest_cluster_is_that_which_is_asked_for():
+    asked = {
+        "dbscan": 4, "agglomerative": 4, "hdbscan": 4, None: 1,
+        ("dbscan", "min_samples", 7): 7, ("hdbscan", "min_cluster_size", 9): 9, ("hdbscan", "min_samples", 9): 4,
+    }  # fmt: skip
+    for clustering, least in asked.items():
+        if isinstance(clustering, tuple):
+            name, key, value = clustering
+            clustering = {name: {key: value}}
+        section = _config("x", {"model_path": "m.keras"}, {"clustering": clustering}).adaptation
+        assert least_images(section.clustering) == least
 
 
 def test_one_modality_with_a_second_view(root, models, tmp_path):

@@ -1,0 +1,161 @@
+"""How pure the clusters of an adaptation were in each round, by labels that it never saw.
+
+    python -m src.tools.cluster_purity experiments_outputs/my_adaptation/adaptation labels.csv
+
+`labels.csv` has the columns `file` and `label`, which says who is seen; images that it does not name are not counted.
+A table is printed, and `purity.png` is drawn beside the other pictures of the adaptation. `--mlflow` gives the numbers
+to a history of runs, too.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from common import tracking
+from common.config import ConfigError
+from common.plotting import line_curves
+from src.adaptation.statistics import ClusterStatistics, cluster_statistics
+
+_COLUMNS = ("images", "clusters", "identities", "noise", "purity")
+_SHARES = ("noise", "purity")
+TITLE = "Purity of the clusters by round"
+
+Described = dict[str, ClusterStatistics]
+"""Modality to what its pseudo labels are worth."""
+
+
+def described(path: Path, people: Mapping[Path, str]) -> Described:
+    """Describe one file of pseudo labels.
+
+    Args:
+        path: As an adaptation writes it.
+        people: Image, resolved, to who is seen in it.
+
+    Raises:
+        ConfigError: the file cannot be read, or no image in it is among the people's.
+    """
+    rows = [row for row in _rows(path, "file", "modality", "label") if Path(row["file"]).resolve() in people]
+    if not rows:
+        raise ConfigError(f"{path}: none of its images has a label that says who is seen")
+    found = {}
+    for modality in sorted({row["modality"] for row in rows}, reverse=True):
+        own = [row for row in rows if row["modality"] == modality]
+        names = {
+            name: number
+            for number, name in enumerate(dict.fromkeys(row["label"] for row in own if row["label"]))
+        }
+        labels = np.array([names.get(row["label"], -1) for row in own])
+        who = np.array([people[Path(row["file"]).resolve()] for row in own])
+        found[modality] = cluster_statistics(labels, identities=who)
+    return found
+
+
+def by_round(folder: Path, people: Mapping[Path, str]) -> dict[int, Described]:
+    """Describe every round of an adaptation, by its number.
+
+    Args:
+        folder: `adaptation` of a run; what a run before it did that it goes on from is in that one's.
+        people: As of `described`.
+
+    Raises:
+        ConfigError: no round has pseudo labels, or as `described`.
+    """
+    files = {int(path.stem.removeprefix("round_")): path for path in folder.glob("pseudo_labels/round_*.csv")}
+    if not files:
+        raise ConfigError(
+            f"{folder} has no pseudo_labels/round_<number>.csv: give the folder adaptation of a run"
+        )
+    return {number: described(files[number], people) for number in sorted(files)}
+
+
+def draw_purity(path: Path, rounds: Mapping[int, Described]) -> Path:
+    """Draw the share of images that are of the most frequent person of their cluster, by round."""
+    curves: dict[str, tuple[list[int], list[float]]] = {}
+    for number, found in rounds.items():
+        for modality, statistics in found.items():
+            if statistics.purity is not None:
+                x, y = curves.setdefault(modality, ([], []))
+                x.append(number)
+                y.append(statistics.purity)
+    return line_curves(path, curves, "round", "purity", TITLE)
+
+
+def table(rounds: Mapping[int, Described]) -> list[str]:
+    """Write numbers of each round and modality as Markdown."""
+    names = [f"{name}, %" if name in _SHARES else name for name in _COLUMNS]
+    lines = [f"| round | modality | {' | '.join(names)} |", f"| ---: | --- |{' ---: |' * len(names)}"]
+    for number, found in rounds.items():
+        for modality, statistics in found.items():
+            cells = (_cell(name, getattr(statistics, name)) for name in _COLUMNS)
+            lines.append(f"| {number} | {modality} | {' | '.join(cells)} |")
+    return lines
+
+
+def _cell(name: str, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{100 * value:.1f}" if name in _SHARES else str(value)
+
+
+def people_of(path: Path) -> dict[Path, str]:
+    """Who is seen in each image, of a CSV with the columns `file` and `label`.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    return {Path(row["file"]).resolve(): row["label"] for row in _rows(path, "file", "label") if row["label"]}
+
+
+def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file)
+            missing = set(columns) - set(reader.fieldnames or ())
+            if missing:
+                raise ConfigError(
+                    f"{path} needs the columns {', '.join(columns)}, and has no {', '.join(sorted(missing))}"
+                )
+            return list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read as CSV: {error}") from error
+
+
+def _log(uri: str, name: str, rounds: Mapping[int, Described], picture: Path) -> None:
+    with tracking.pipeline_run(tracking.store_of(uri), "cluster_purity", name, {}):
+        for number, found in rounds.items():
+            metrics = {
+                f"{modality}/{key}": value
+                for modality, statistics in found.items()
+                for key, value in asdict(statistics).items()
+                if key in _COLUMNS and value is not None
+            }
+            tracking.log_metrics(metrics, step=number)
+        tracking.log_files([picture])
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Print and draw; returns the exit code."""
+    parser = argparse.ArgumentParser(description="How pure the clusters of an adaptation were in each round.")
+    parser.add_argument("folder", type=Path, help="the folder adaptation of a run")
+    parser.add_argument("labels", type=Path, help="a CSV with the columns file and label")
+    parser.add_argument("--mlflow", help="a history of runs, as mlflow.uri, that gets the numbers")
+    options = parser.parse_args(arguments)
+    try:
+        rounds = by_round(options.folder, people_of(options.labels))
+    except ConfigError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print("\n".join(table(rounds)))
+    picture = draw_purity(options.folder / "purity.png", rounds)
+    if options.mlflow:
+        _log(options.mlflow, options.folder.absolute().parent.name, rounds, picture)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
