@@ -193,9 +193,11 @@ def _needed(config: Config, services: Sequence[str]) -> list[str]:
     if "adaptation" in services:
         purposes += ["target"]
     if "quantization" in services:
-        purposes += ["training" if config.dataset.quantization_path is None else "calibration"]
+        # Who is seen in images that were adapted to stays unknown to those who come after, too.
+        images = "target" if "adaptation" in services else "training"
+        purposes += [images if config.dataset.quantization_path is None else "calibration"]
         if _validates_int8(config, services):
-            purposes += ["training", "validation"]
+            purposes += [images, "validation"]
         if config.quantization is not None and config.quantization.compare:
             purposes += ["query", "gallery"]
     if {"evaluation", "benchmarking"} & set(services) or _trains(services):
@@ -213,11 +215,12 @@ def _trains(services: Sequence[str]) -> bool:
 
 
 def _validates_int8(config: Config, services: Sequence[str]) -> bool:
-    """Whether quantization trains, or compares without a test set."""
+    """Whether quantization trains on labelled people, or compares without a test set."""
     section = config.quantization
     if "quantization" not in services or section is None:
         return False
-    return section.quantizer == "tfmot_qat" or (section.compare and folders(config)["query"] is None)
+    trains = section.quantizer == "tfmot_qat" and "adaptation" not in services
+    return trains or (section.compare and folders(config)["query"] is None)
 
 
 def _without_bad_images(config: Config, samples: dict[str, list[Sample]]) -> dict[str, list[Sample]]:
@@ -239,9 +242,9 @@ def _divide(config: Config, samples: dict[str, list[Sample]], services: Sequence
     query, gallery = people(samples.get("query", [])), samples.get("gallery", [])
     _report_overlap(training, query)
     _report_mixed_validation(training, validation)
-    calibration = _calibration_subset(config, samples.get("calibration", []) or training)
-    shown = (samples.get("prediction_query", query), samples.get("prediction_gallery", gallery))
     target = _of_modalities(config, samples.get("target", []))
+    calibration = _calibration_subset(config, samples.get("calibration", []) or training or target)
+    shown = (samples.get("prediction_query", query), samples.get("prediction_gallery", gallery))
     return Data(training, validation, query, gallery, *shown, calibration, target)
 
 

@@ -19,6 +19,7 @@ from src.data.labels import identity_labels
 from src.data.sample import Sample
 from src.data.samplers import check_identities
 from src.data.selection import Data, preprocessing_for
+from src.data.splits import split_by_image
 from src.models._build import build_backbone
 from src.models._head import embedding_model, reid_network
 from src.schema import Config, Quantization
@@ -37,24 +38,25 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """Check the images that the quantizer and the comparison need, and that the network can be quantized.
 
     Raises:
-        ConfigError: there are no calibration images, too few people for `qat.task_weight`, nobody to compare on; the
-            colour mode gives another number of channels; a layer has no twin in `tf_keras`; or `qat.float_layers` names
-            no layer of the embedding model, or one with a kernel.
+        ConfigError: there are no calibration images, too few images to hold some out, too few people for
+            `qat.task_weight`, nobody to compare on; the colour mode gives another number of channels; a layer has no
+            twin in `tf_keras`; or `qat.float_layers` names no layer of the embedding model, or one with a kernel.
     """
-    assert config.quantization is not None
-    section = config.quantization
+    section = _section(config)
     if not data.calibration:
         raise ConfigError(
             "quantization has no calibration images: set dataset.quantization_path or dataset.training_path"
         )
     if section.quantizer == "tfmot_qat" and section.qat.task_weight > 0:
         check_identities(identity_labels(data.training)[0], section.qat.batch_size // IMAGES_PER_IDENTITY)
+    if section.quantizer == "tfmot_qat":
+        _images_of_qat(config, data)
     if section.compare:
         query, gallery, images = _compared(data)
         if not {sample.identity for sample in query} & {sample.identity for sample in gallery}:
             raise ConfigError(
                 f"quantization.compare scores retrieval, but no person is in two images of the {images}: set "
-                "dataset.test_query_path and dataset.test_gallery_path"
+                "dataset.test_query_path and dataset.test_gallery_path, or quantization.compare: False"
             )
     if model is not None:
         preprocessing_for(config, model)
@@ -98,13 +100,24 @@ def _compared(data: Data) -> tuple[Sequence[Sample], Sequence[Sample], str]:
     return *split_query_gallery(data.validation), "validation images"
 
 
+def _images_of_qat(config: Config, data: Data) -> tuple[Sequence[Sample], Sequence[Sample]]:
+    """Images that quantization-aware training learns from, and those that choose its step.
+
+    Images that the model was adapted to come without identities: a random share of them is held out, on which the step
+    with the best cosine to float embeddings is kept.
+    """
+    if data.target:
+        return split_by_image(data.target, config.dataset.validation_split, config.dataset.seed)
+    return data.training or data.calibration, data.validation
+
+
 def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Report, Model]:
     """Quantize a float model; the result knows the float model as its source."""
-    assert model is not None and config.quantization is not None
-    section, network = config.quantization, _load(model)
+    assert model is not None
+    section, network = _section(config), _load(model)
     branches = branches_of(network, preprocessing_for(config, model), data.calibration)
     _LOGGER.info("%s with %d calibration images", section.quantizer, len(data.calibration))
-    made = _QUANTIZERS[section.quantizer](section, network, branches, data, run)
+    made = _QUANTIZERS[section.quantizer](config, network, branches, data, run)
     folder = run.make(section.export_dir)
     written = [(_write(folder / export.name, export.content), export) for export in made.exports]
     by_batch = _models_of(model, written)
@@ -134,6 +147,11 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
 def _files(model: Model) -> list[Path]:
     """Its files and its manifest."""
     return [*model.files.values(), model.path.with_suffix(".json")]
+
+
+def _section(config: Config) -> Quantization:
+    assert config.quantization is not None
+    return config.quantization
 
 
 def _load(model: Model) -> keras.Model:
@@ -198,23 +216,19 @@ class _Made:
     notes: Sequence[str] = ()
 
 
-def _tflite_converter(
-    section: Quantization, network: keras.Model, branches: Sequence[Branch], *_: Any
-) -> _Made:
-    return _Made(ptq_tflite(section, branches, _STEM))
+def _tflite_converter(config: Config, network: keras.Model, branches: Sequence[Branch], *_: Any) -> _Made:
+    return _Made(ptq_tflite(_section(config), branches, _STEM))
 
 
-def _onnx_quantizer(
-    section: Quantization, network: keras.Model, branches: Sequence[Branch], *_: Any
-) -> _Made:
-    return _Made(ptq_onnx(section, branches, _STEM))
+def _onnx_quantizer(config: Config, network: keras.Model, branches: Sequence[Branch], *_: Any) -> _Made:
+    return _Made(ptq_onnx(_section(config), branches, _STEM))
 
 
 def _tfmot_qat(
-    section: Quantization, network: keras.Model, branches: Sequence[Branch], data: Data, run: Run
+    config: Config, network: keras.Model, branches: Sequence[Branch], data: Data, run: Run
 ) -> _Made:
-    images = data.training or data.calibration
-    trained = train_int8(section.qat, network, branches, images, data.validation, run.seed)
+    section, (images, held_out) = _section(config), _images_of_qat(config, data)
+    trained = train_int8(section.qat, network, branches, images, held_out, run.seed)
     tables = [trained.table] if trained.table.rows else []
     exports = qat_files(section, branches, trained.model, _STEM)
     return _Made(exports, tables, trained.metrics, [trained.note])

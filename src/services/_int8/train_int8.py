@@ -86,7 +86,8 @@ def train_int8(
         network: The float network, which teaches.
         branches_: Its inputs.
         training: Images to train on; their identities count only with `task_weight`.
-        held_out: Images to validate on, by retrieval where people are seen more than once.
+        held_out: Images to validate on, by retrieval where people are known and seen more than once, else by the cosine
+            to float embeddings.
         seed: Of the order of the images.
     """
     model = prepare_qat(network, _together(branches_), float_layers_of(network, section.float_layers))
@@ -276,7 +277,9 @@ class _Watch:
         return embed_samples(self._branches, functions, [*self._query, *self._gallery], f"{what}: validation")
 
     def _scores(self, embeddings: np.ndarray) -> dict[str, float]:
-        """Rank-1 and mAP in [0, 1]; nothing where no query has a match."""
+        """Rank-1 and mAP in [0, 1]; nothing where nobody is known or no query has a match."""
+        if not all(sample.is_person for sample in self._query):
+            return {}
         count = len(self._query)
         try:
             found = validation.score(embeddings[:count], embeddings[count:], self._query, self._gallery)

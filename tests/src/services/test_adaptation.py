@@ -8,6 +8,7 @@ from dataclasses import replace
 
 import keras
 import numpy as np
+import onnx
 import pytest
 from keras import layers, ops
 from PIL import Image
@@ -22,7 +23,7 @@ from src.data.sample import UNKNOWN, Sample
 from src.data.selection import Data, read
 from src.pipeline import _preflight, _starting_model
 from src.schema import Config
-from src.services import adaptation, evaluation
+from src.services import adaptation, evaluation, quantization
 from src.services._adaptation import learner as learners
 from src.services._adaptation.labels import given_by, least_images
 from src.services._adaptation.learner import learner_of, memories_of
@@ -237,23 +238,76 @@ def test_the_loader_hands_over_no_identity(root, models):
     assert one.track and one.moment and one.scene
 
 
-def test_garbage_labels_give_the_same_weights(root, models, tmp_path, monkeypatch):
-    config = _config(root, models["one"])
-    report, adapted = _run(tmp_path / "true", config)
+@pytest.fixture
+def make_labels_garbage(monkeypatch):
+    """Makes the reader give one of three names to each image, drawn at random."""
 
     def with_garbage(path, part):
         random = np.random.default_rng(1)
         return [replace(sample, identity=f"x{random.integers(3)}") for sample in vt_mot(path, part)]
 
     real = Registry.get
-    monkeypatch.setattr(
+    return lambda: monkeypatch.setattr(
         Registry, "get", lambda self, name: with_garbage if name == "vt_mot" else real(self, name)
     )
+
+
+def test_garbage_labels_give_the_same_weights(root, models, tmp_path, make_labels_garbage):
+    config = _config(root, models["one"])
+    report, adapted = _run(tmp_path / "true", config)
+    make_labels_garbage()
     garbage = read(config, services=["training"])
     assert len({sample.identity for sample in garbage.training}) == 3
     again, from_garbage = _run(tmp_path / "garbage", config)
     assert _same(_weights(from_garbage), _weights(adapted))
     assert again.metrics == report.metrics
+
+
+def _of_convolutions(folder) -> Model:
+    """The network with one input as a phone takes it: what TFLite refuses, a dense layer, is a convolution."""
+    keras.utils.set_random_seed(0)
+    image = keras.Input(SHAPE)
+    x = _branch(image, "", [*_trunk()[:-2], layers.Conv2D(16, (4, 2), name="features")])
+    network = keras.Model(image, layers.GlobalAveragePooling2D(name="pool")(x), name="convolutions")
+    network.save(folder / "start.keras")
+    model = Model({"keras": folder / "start.keras"}, "float32", SHAPE, 16, PREPROCESSING)
+    model.save()
+    return model
+
+
+def test_garbage_labels_give_the_same_int8_model_after_an_adaptation(root, tmp_path, make_labels_garbage):
+    section = {
+        "quantizer": "tfmot_qat", "max_images": 32, "encodings": [],
+        "qat": {"epochs": 2, "batch_size": 32, "learning_rate": 0.001},
+    }  # fmt: skip
+    config = _config(root, _of_convolutions(tmp_path), {"rounds": 1}, "chain_aq", quantization=section)
+
+    def quantized(folder):
+        seed_everything(0, deterministic_ops=False)
+        model, run = _starting_model(config), Run(folder, 0)
+        data = _preflight(config, {"adaptation": adaptation, "quantization": quantization}, model, run)
+        _, adapted = adaptation.run(config, data, model, run)
+        report, made = quantization.run(config, data, adapted, run)
+        graph = onnx.load(made.files["onnx"]).graph
+        # Their order is that of the exporter, which is not always the same.
+        return report, sorted(onnx.numpy_helper.to_array(weight).tobytes() for weight in graph.initializer)
+
+    report, weights = quantized(tmp_path / "true")
+    assert "the best by cosine_mean on 38 validation images" in report.notes[0]
+    assert "qat/val_mAP" not in report.metrics
+    make_labels_garbage()
+    again, from_garbage = quantized(tmp_path / "garbage")
+    assert from_garbage == weights
+    assert again.metrics["qat/val_cosine_mean"] == report.metrics["qat/val_cosine_mean"]
+
+
+def test_quantization_after_an_adaptation_is_not_told_who_is_seen(root, models):
+    section = {"quantizer": "tfmot_qat", "max_images": 16, "compare": True}
+    data = read(_config(root, models["one"], {}, "chain_aqe", quantization=section))
+    assert data.training == data.validation == [] and len(data.calibration) == 16
+    assert {sample.identity for sample in (*data.target, *data.calibration)} == {UNKNOWN}
+    alone = read(_config(root, models["one"], {}, "chain_qe", quantization=section))
+    assert alone.training and not {UNKNOWN} & {sample.identity for sample in alone.validation}
 
 
 def test_a_target_with_identities_is_refused():
