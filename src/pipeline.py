@@ -5,7 +5,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, NamedTuple
 
 from common import tracking
 from common.artifacts import Model, Report, ReportFailedError, Table
@@ -34,6 +34,24 @@ SERVICES = {
 `Model`, a `Report`, or a pair of a `Report` and the `Model` that it is about."""
 
 
+class _Stage(NamedTuple):
+    """A service of the run, with what it sees and where it writes.
+
+    Attributes:
+        service: Its name.
+        title: What it is called in the log and the history.
+        config: With the data set that it sees.
+        data: Images of that data set.
+        run: Its folder and seed.
+    """
+
+    service: str
+    title: str
+    config: Config
+    data: Data
+    run: Run
+
+
 def run_services(
     config: Config,
     folder: Path,
@@ -50,8 +68,8 @@ def run_services(
         arm: The file and the overrides but the seed, a line each: what runs that differ in the seed have in common.
         sweep: Folder of all runs of `--multirun`.
 
-    Adaptation and what comes after it see the target in place of the data set before. With
-    `training.distribution: multi_worker` the chief runs all of them, the other processes the training only.
+    Adaptation and what comes after it see the target in place of the data set before; the last evaluation is of both.
+    With `training.distribution: multi_worker` the chief runs all of them, the other processes the training only.
 
     Raises:
         ConfigError: something that the user wrote, or the data, will not do; raised before the first service runs.
@@ -62,14 +80,10 @@ def run_services(
     distribution = _distribution(config)
     model = _starting_model(config)
     services = {name: importlib.import_module(SERVICES[name]) for name in config.services}
-    stages = []
-    for seen, names in zip((config, config.of_target), config.split_services, strict=True):
-        if names:
-            data = _preflight(seen, {name: services[name] for name in names}, model, run, names)
-            stages += [(name, seen, data) for name in names]
+    stages = _stages(config, services, model, run)
     seed_everything(run.seed, config.general.deterministic_ops)
     if not distribution.is_chief:
-        services["training"].run(config, stages[0][2], model, run)
+        services["training"].run(config, stages[0].data, model, run)
         _LOGGER.info("the chief has the results and goes on alone; this worker is done")
         return
     store = tracking.store_of(config.mlflow.uri)
@@ -79,9 +93,9 @@ def run_services(
         store, config.general.project_name, title, composed, {tracking.ARM: arm}, sweep
     ):
         finished = []
-        for name, seen, data in stages:
-            model, report = _run_service(name, services[name], seen, data, model, run)
-            finished.append(Finished(name, _data_set(config, seen), report))
+        for stage in stages:
+            model, report = _run_service(stage, services[stage.service], model)
+            finished.append(Finished(stage.service, _data_set(config, stage.config), report))
         if len(finished) > 1:
             _report_chain(config, finished, folder)
         tracking.log_texts([folder / ".hydra", folder / "stm32ai_main.log"], "configuration")
@@ -138,6 +152,26 @@ def _checkpointed_model(path: Path) -> Model:
     )
 
 
+def _stages(config: Config, services: Mapping[str, Any], model: Model | None, run: Run) -> list[_Stage]:
+    """Check all services, and return them in the order in which they run.
+
+    The last evaluation of the target comes after one of the source, so that every model of the chain is scored on both.
+    """
+    stages: list[_Stage] = []
+    for seen, names in zip((config, config.of_target), config.split_services, strict=True):
+        if names:
+            is_scored = seen is config and config.scores_source
+            checked = tuple(dict.fromkeys((*names, "evaluation"))) if is_scored else names
+            data = _preflight(seen, {name: services[name] for name in checked}, model, run, checked)
+            stages += [_Stage(name, name, seen, data, run) for name in names]
+    if config.scores_source:
+        last = max(number for number, stage in enumerate(stages) if stage.service == "evaluation")
+        own = Run(run.make("source"), run.seed)
+        of_source = _Stage("evaluation", "evaluation on the source", config, stages[0].data, own)
+        stages.insert(last, of_source)
+    return stages
+
+
 def _preflight(
     config: Config,
     services: Mapping[str, Any],
@@ -164,18 +198,16 @@ def _preflight(
     return data
 
 
-def _run_service(
-    name: str, service: Any, config: Config, data: Data, model: Model | None, run: Run
-) -> tuple[Model | None, Report | None]:
+def _run_service(stage: _Stage, service: Any, model: Model | None) -> tuple[Model | None, Report | None]:
     """Run one service; returns the newest model, and the service's report if it made one."""
     report = None
-    _LOGGER.info("--- %s ---", name)
+    _LOGGER.info("--- %s ---", stage.title)
     start = perf_counter()
-    with tracking.stage_run(name):
-        result = service.run(config, data, model, run)
+    with tracking.stage_run(stage.title):
+        result = service.run(stage.config, stage.data, model, stage.run)
         seconds = perf_counter() - start
         tracking.log_metrics({"seconds": seconds})
-        _LOGGER.info("%s took %.0f s", name, seconds)
+        _LOGGER.info("%s took %.0f s", stage.title, seconds)
         for part in result if isinstance(result, tuple) else (result,):
             if isinstance(part, Model):
                 files = [file for sibling in part.siblings.values() for file in sibling.files.values()]
@@ -183,7 +215,7 @@ def _run_service(
                 model = part
                 continue
             report = part
-            _show(part, run.folder)
+            _show(part, stage.run.folder)
             if part.failure is not None:
                 raise ReportFailedError(part.failure)
     return model, report

@@ -1388,6 +1388,13 @@ class Config(Strict):
         first = services.index("adaptation") if "adaptation" in services else len(services)
         return services[:first], services[first:]
 
+    @property
+    def scores_source(self) -> bool:
+        """Whether the last evaluation after an adaptation is of the source, too: other people, with test images."""
+        before, after = self.split_services
+        has_target = self.adaptation is not None and self.adaptation.target is not None
+        return bool(before) and has_target and "evaluation" in after and self.dataset.has_test_set
+
     def _mistakes_of_adaptation(self, services: tuple[str, ...]) -> list[str]:
         mistakes = []
         if services[0] == "adaptation" and self.model.model_name and self.model.model_path:

@@ -40,10 +40,12 @@ def chain_report(path: Path, title: str, finished: Sequence[Finished]) -> Path:
     progression = progression_of(finished)
     tables = [] if progression is None else [progression]
     sentences = []
-    for service, _, report in finished:
+    for service, data_set, report in finished:
         if report is not None:
-            tables += [Table(f"{service}: {t.title}", t.columns, t.rows) for t in report.tables]
-            sentences += [f"{service}: {note}" for note in report.notes]
+            is_one = len({f.data_set for f in finished if f.service == service}) == 1
+            name = service if is_one else f"{service} on {data_set}"
+            tables += [Table(f"{name}: {t.title}", t.columns, t.rows) for t in report.tables]
+            sentences += [f"{name}: {note}" for note in report.notes]
     return html_report(path, title, sentences, tables)
 
 

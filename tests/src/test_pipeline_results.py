@@ -26,7 +26,8 @@ def _model(folder: Path, name: str) -> Model:
 
 def _run(folder: Path, result) -> tuple[Model | None, Report | None]:
     service = SimpleNamespace(run=lambda *_: result)
-    return pipeline._run_service("quantization", service, None, Data(), _model(folder, "old"), Run(folder, 0))
+    stage = pipeline._Stage("quantization", "quantization", None, Data(), Run(folder, 0))
+    return pipeline._run_service(stage, service, _model(folder, "old"))
 
 
 @pytest.mark.parametrize("kind", ["model", "report", "pair"])

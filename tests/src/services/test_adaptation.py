@@ -676,6 +676,11 @@ def test_services_before_adaptation_see_the_source_and_those_after_it_the_target
     }
     config = validate(Config, raw)
     assert config.split_services == (("evaluation",), ("adaptation", "quantization", "evaluation"))
+    assert config.scores_source
+    assert not validate(Config, {**raw, "operation_mode": "chain_aqe"}).scores_source
+    assert not validate(Config, {**raw, "operation_mode": "chain_eaq"}).scores_source
+    without = {**raw, "adaptation": {"optimizer": "Adam"}}
+    assert not validate(Config, without).scores_source, "source and target are one data set"
     assert str(config.dataset.root_path) == "source" and str(config.of_target.dataset.root_path) == "drone"
     assert Data().target == ()
 
@@ -741,5 +746,7 @@ def test_the_whole_road_in_one_command(root, source, program, tmp_path):
     for service in ("training", "distillation", "adaptation", "quantization"):
         assert 0 <= metrics[f"after_{service}/mAP"] <= 1
         assert f"<td>{service}</td>" in page.replace("\n", "").replace(" ", "")
-    assert page.index("Progression") < page.index("evaluation: Retrieval")
-    assert "Rank-1 on the target, vt_mot, %" in page
+    assert page.index("Progression") < page.index("evaluation on the source, vt_mot: Retrieval")
+    assert page.index("Rank-1 on the source, vt_mot, %") < page.index("Rank-1 on the target, vt_mot, %")
+    of_source = json.loads((run / "source/evaluation/metrics.json").read_text())["metrics"]
+    assert {key.split("/")[0] for key in of_source} == {key.split("/")[0] for key in metrics}

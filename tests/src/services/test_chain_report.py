@@ -58,6 +58,6 @@ def test_a_chain_without_an_evaluation_has_no_progression(tmp_path):
 
 def test_the_page_holds_the_tables_of_all_services(tmp_path):
     page = chain_report(tmp_path / "report.html", "project: chain_teaqeb", CHAIN).read_text()
-    assert page.index("Progression") < page.index("evaluation: Retrieval")
-    assert "evaluation: A protocol." in page
+    assert page.index("Progression") < page.index("evaluation on target: Retrieval")
+    assert "evaluation on target: A protocol." in page
     assert "a&lt;b&gt;.keras" in page
