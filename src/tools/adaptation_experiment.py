@@ -24,9 +24,10 @@ from common.artifacts import write_csv, write_json
 from common.config import ConfigError, validate
 from common.plotting import line_curves
 from datasets.synthetic import generate
-from src.adaptation.statistics import cluster_statistics
 from src.data.readers.vt_mot import vt_mot
 from src.tools._planned import put_between_markers, read_options, verdict
+from src.tools.cluster_purity import TITLE as PURITY
+from src.tools.cluster_purity import by_round, described, draw_purity, people_of
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
@@ -44,6 +45,8 @@ _SCORES = {
 _BEFORE, _ADAPTED, _ORACLE = "before", "adapted", "oracle"
 _CONTROL, _FREE = "tracks and pairs, no clustering", "no track constraints"
 _ARMS = (_BEFORE, _ADAPTED, _ORACLE, _CONTROL, _FREE)
+_MODALITIES = ("visible", "thermal")
+_OF_CLUSTERS = ("clusters", "noise", "purity")
 _NEEDED_SHARE, _MINUTES = 0.5, 90
 _SMOKE = ("model.input_shape=[64,32,3]",)
 _SMOKE_TRAINING = (
@@ -135,34 +138,36 @@ def scores_of(runs: Sequence[Path]) -> dict[str, np.ndarray]:
     return {name: np.array([report[_MODEL + key] for report in reports]) for name, key in _SCORES.items()}
 
 
-def clusters_of(run: Path, root: Path) -> dict[str, dict[str, float]]:
+def clusters_of(run: Path, people: Mapping[Path, str]) -> dict[str, dict[str, float]]:
     """Modality to what the last pseudo labels of a run are worth, by the true labels: for analysis only.
 
     NaN where there are none.
 
     Args:
         run: Of an arm that clusters.
-        root: Of the target.
+        people: Who is seen in the images of the target, as `people_of` reads it.
     """
     written = run / "adaptation/pseudo_labels.csv"
     if not written.is_file():  # its first clusters could not be learned from
-        return {
-            name: dict.fromkeys(("clusters", "noise", "purity"), np.nan) for name in ("visible", "thermal")
+        return {name: dict.fromkeys(_OF_CLUSTERS, np.nan) for name in _MODALITIES}
+    found = described(written, people)
+    return {
+        modality: {
+            name: np.nan if (value := getattr(statistics, name)) is None else float(value)
+            for name in _OF_CLUSTERS
         }
-    identity_of = {sample.path.resolve(): str(sample.identity) for sample in vt_mot(root, "training")}
-    with written.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+        for modality, statistics in found.items()
+    }
+
+
+def rounds_of(plan: Plan, folder: Path) -> dict[tuple[str, int], tuple[int, int]]:
+    """Rounds that each arm and seed took, and those that a guard kept it from."""
     found = {}
-    for modality in ("visible", "thermal"):
-        own = [row for row in rows if row["modality"] == modality]
-        labels = np.array([int(row["label"].rpartition("-")[2] or -1) for row in own])
-        who = np.array([identity_of[Path(row["file"]).resolve()] for row in own])
-        described = cluster_statistics(labels, identities=who)
-        found[modality] = {
-            "clusters": float(described.clusters),
-            "noise": described.noise,
-            "purity": np.nan if described.purity is None else described.purity,
-        }
+    for arm in (arm for arm in plan.arms if arm != _BEFORE):
+        for seed in plan.seeds:
+            path = step_folder(folder, arm, seed, 1) / "adaptation/metrics.json"
+            metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+            found[arm, seed] = int(metrics["rounds"]), int(metrics["rounds_left"])
     return found
 
 
@@ -199,15 +204,15 @@ def shares_table(results: Mapping[str, Scores]) -> list[str]:
     return lines
 
 
-def clusters_table(plan: Plan, folder: Path, root: Path) -> list[str]:
+def clusters_table(plan: Plan, folder: Path, people: Mapping[Path, str]) -> list[str]:
     """Clusters of the last round of each arm, and their purity, which no arm sees, as Markdown."""
     lines = [
         "| arm | modality | clusters | noise, % | purity, % |",
         "| --- | --- | ---: | ---: | ---: |",
     ]
     for arm in (arm for arm in plan.arms if arm not in (_BEFORE, _ORACLE)):
-        found = [clusters_of(step_folder(folder, arm, seed, 1), root) for seed in plan.seeds]
-        for modality in ("visible", "thermal"):
+        found = [clusters_of(step_folder(folder, arm, seed, 1), people) for seed in plan.seeds]
+        for modality in _MODALITIES:
             values = {name: np.array([f[modality][name] for f in found]) for name in found[0][modality]}
             lines.append(
                 f"| {arm} | {modality} | {values['clusters'].mean():.0f} | {_spread(values['noise'])} | "
@@ -223,18 +228,36 @@ def _spread(values: np.ndarray) -> str:
     return f"{percent.mean():.1f} ± {percent.std(ddof=1):.1f}"
 
 
-def verdicts(results: Mapping[str, Scores]) -> list[str]:
-    """What is asked for and whether it is met, and what clustering and constraints make."""
-    lines = []
-    for name in _SCORES:
-        share = float(closed_share(results, name).mean())
-        lines.append(
-            verdict(
-                share >= _NEEDED_SHARE,
-                f"{name}: {100 * share:.0f} % of the gap to the oracle is closed, at least "
-                f"{100 * _NEEDED_SHARE:.0f} % are asked for",
-            )
+def verdict_on_share(name: str, shares: np.ndarray, seeds: Sequence[int]) -> str:
+    """Whether enough of the gap of a column is closed; a share a seed, NaN where there is no gap."""
+    if np.isnan(shares).any():
+        without = ", ".join(str(seed) for seed in np.array(seeds)[np.isnan(shares)])
+        return verdict(
+            False,
+            f"{name}: with seed {without} the oracle is not better than no adaptation, so that there is no gap to "
+            "close",
         )
+    return verdict(
+        bool(shares.mean() >= _NEEDED_SHARE),
+        f"{name}: {100 * shares.mean():.0f} % of the gap to the oracle is closed, at least "
+        f"{100 * _NEEDED_SHARE:.0f} % are asked for",
+    )
+
+
+def verdict_on_rounds(rounds: Mapping[tuple[str, int], tuple[int, int]]) -> str:
+    """Whether all arms took as many steps as they were to take, by what `rounds_of` found."""
+    short = [
+        f"{arm}, seed {seed}: {taken} of {taken + left}"
+        for (arm, seed), (taken, left) in rounds.items()
+        if left
+    ]
+    told = f"; a guard ended {'; '.join(short)}" if short else ""
+    return verdict(not short, f"every arm and seed took all rounds{told}")
+
+
+def verdicts(results: Mapping[str, Scores], seeds: Sequence[int]) -> list[str]:
+    """What is asked for and whether it is met, and what clustering and constraints make."""
+    lines = [verdict_on_share(name, closed_share(results, name), seeds) for name in _SCORES]
     for what, other in (
         ("Clustering beside tracks and pairs", _CONTROL),
         ("Knowing tracks and pairs", _FREE),
@@ -246,7 +269,7 @@ def verdicts(results: Mapping[str, Scores]) -> list[str]:
     return lines
 
 
-def draw(plan: Plan, folder: Path, pictures: Path) -> list[str]:
+def draw(plan: Plan, folder: Path, people: Mapping[Path, str], pictures: Path) -> list[str]:
     """Copy the embedding maps before and after, draw the clusters by round; returns the Markdown that shows them."""
     first, lines = plan.seeds[0], []
     for arm in (_BEFORE, _ADAPTED):
@@ -256,9 +279,9 @@ def draw(plan: Plan, folder: Path, pictures: Path) -> list[str]:
             copied.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(found, copied)
             lines += [f"![Test images of the target, {arm}, by t-SNE](images/{copied.name})", ""]
-    curves = {}
-    for modality in ("visible", "thermal"):
-        rows = _history(step_folder(folder, _ADAPTED, first, 1), modality)
+    run, curves = step_folder(folder, _ADAPTED, first, 1), {}
+    for modality in _MODALITIES:
+        rows = _history(run, modality)
         known = [(int(row["round"]), float(row["agreement"])) for row in rows if row["agreement"]]
         if known:
             x, y = zip(*known, strict=True)
@@ -267,7 +290,12 @@ def draw(plan: Plan, folder: Path, pictures: Path) -> list[str]:
         path = pictures / f"{plan.target}_adaptation_agreement.png"
         title = "Agreement of the clusters with those of the round before"
         line_curves(path, curves, "round", "adjusted Rand index", title)
-        lines.append(f"![{title}](images/{path.name})")
+        lines += [f"![{title}](images/{path.name})", ""]
+    if (run / "adaptation/pseudo_labels").is_dir():
+        path = draw_purity(
+            pictures / f"{plan.target}_adaptation_purity.png", by_round(run / "adaptation", people)
+        )
+        lines.append(f"![{PURITY}, by labels that adaptation does not see](images/{path.name})")
     return lines
 
 
@@ -291,6 +319,7 @@ def main(arguments: list[str]) -> int:
         labels = write_true_labels(target, folder / "true_labels.csv")
         run_experiment(on_people(plan, source, target, labels), folder, options.jobs)
         minutes = (perf_counter() - start) / 60
+        people = people_of(labels)
         results = {arm: scores_of([step_folder(folder, arm, s, 1) for s in plan.seeds]) for arm in plan.arms}
         on_source = {
             _BEFORE: scores_of([step_folder(folder, SHARED, s, len(plan.shared)) for s in plan.seeds]),
@@ -302,8 +331,9 @@ def main(arguments: list[str]) -> int:
         text = "\n".join(
             [
                 *scores_table(results, on_source, "target"), "", *shares_table(results), "",
-                *clusters_table(plan, folder, target), "", *verdicts(results), *([timed] if is_new else []), "",
-                *draw(plan, folder, folder if options.smoke else _PAGE.parent / "images"),
+                *clusters_table(plan, folder, people), "", *verdicts(results, plan.seeds),
+                verdict_on_rounds(rounds_of(plan, folder)), *([timed] if is_new else []), "",
+                *draw(plan, folder, people, folder if options.smoke else _PAGE.parent / "images"),
             ]
         )  # fmt: skip
         if not options.smoke:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,13 @@ def target(tmp_path_factory):
 
 
 @pytest.fixture
-def runs(monkeypatch, target):
+def stopped():
+    """Arms and seeds that a guard ends after three of eight rounds."""
+    return set()
+
+
+@pytest.fixture
+def runs(monkeypatch, target, stopped):
     """The runs that were asked for, each answered with reports instead of a training."""
     asked = []
 
@@ -47,7 +54,10 @@ def runs(monkeypatch, target):
         Image.new("RGB", (4, 4)).save(folder / "evaluation/embedding_map.png")
         if arm in (SHARED, "before") or folder.name == "step_2":
             return
-        (folder / "adaptation").mkdir()
+        (folder / "adaptation/pseudo_labels").mkdir(parents=True)
+        left = 5 if (arm, seed) in stopped else 0
+        counts = {"metrics": {"rounds": 8 - left, "rounds_left": left}}
+        (folder / "adaptation/metrics.json").write_text(json.dumps(counts))
         with (folder / "adaptation/pseudo_labels.csv").open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(("file", "modality", "label"))
@@ -55,6 +65,7 @@ def runs(monkeypatch, target):
                 person = int(sample.identity.removeprefix("syntheticx"))
                 label = "" if person == 1 else f"{sample.modality}-{max(person, 3) - 3}"
                 writer.writerow((sample.path, sample.modality, label))
+        shutil.copy(folder / "adaptation/pseudo_labels.csv", folder / "adaptation/pseudo_labels/round_1.csv")
         rows = [
             f"{n},{modality},{'' if n == 1 else 0.5}" for n in (1, 2) for modality in ("visible", "thermal")
         ]
@@ -87,7 +98,10 @@ def test_tables_pictures_and_verdicts_go_into_the_page(tmp_path, runs, monkeypat
     # Eight people, of whom one is noise and two are in one cluster.
     assert "| adapted | visible | 6 | 12.5 ± 0.0 | 85.7 ± 0.0 |" in page
     pictures = {path.name for path in (tmp_path / "docs/images").iterdir()}
-    assert pictures == {f"drone_adaptation_{name}.png" for name in ("before", "adapted", "agreement")}
+    assert pictures == {
+        f"drone_adaptation_{name}.png" for name in ("before", "adapted", "agreement", "purity")
+    }
+    assert "- yes: every arm and seed took all rounds\n" in page
     assert "- yes: at most 90 minutes on" in page
     code, page = _main(tmp_path, monkeypatch)
     assert code == 0 and len(runs) == 21 and "minutes" not in page, "what is finished is not repeated"
@@ -106,6 +120,13 @@ def test_every_step_has_its_people_and_its_model(tmp_path, runs, monkeypatch, ta
     assert set(given) == {"oracle"}, "true labels are for the oracle alone"
     with Path(given["oracle"].partition("=")[2]).open(newline="") as file:
         assert len(list(csv.DictReader(file))) == len(vt_mot(target, "training"))
+
+
+def test_an_arm_that_a_guard_ended_is_named(tmp_path, runs, stopped, monkeypatch):
+    stopped.add(("no_track_constraints", 1))
+    _, page = _main(tmp_path, monkeypatch)
+    told = "a guard ended no track constraints, seed 1: 3 of 8"
+    assert f"- **no**: every arm and seed took all rounds; {told}\n" in page
 
 
 def test_a_smoke_run_is_tiny_and_leaves_the_page(tmp_path, runs, monkeypatch):
@@ -127,6 +148,9 @@ def test_a_share_is_of_the_way_to_the_oracle_and_nothing_where_there_is_no_way()
     }
     share = tool.closed_share(results, "visible")
     assert share[0] == pytest.approx(0.25) and np.isnan(share[1])
+    told = tool.verdict_on_share("visible", share, [4, 7])
+    assert told.startswith("- **no**: visible: with seed 7 the oracle is not better") and "nan" not in told
+    assert tool.verdict_on_share("visible", np.array([0.4, 0.6]), [0, 1]).startswith("- yes: visible: 50 %")
 
 
 def test_a_plan_without_an_arm_is_refused(tmp_path):
@@ -163,14 +187,17 @@ def test_the_arms_of_the_project_take_the_same_steps_from_the_same_start(monkeyp
     monkeypatch.setenv("MODELS_DIR", "/models")
     plan = tool.read_plan(tool._PLAN)
     assert plan.seeds == [0, 1, 2] and (plan.source, plan.target) == ("bench", "drone")
-    seen = set()
+    seen, clusterings = set(), {}
     for arm in (tool._ADAPTED, tool._ORACLE, tool._CONTROL, tool._FREE):
         step = plan.arms[arm][0]
         texts = [text.replace("{shared}", "m.keras").replace("{labels}", "l.csv") for text in step.overrides]
         config = validate(Config, compose(["--config-name", step.config, *texts]))
         section = config.adaptation
         seen.add((section.rounds, section.steps_per_round, section.batch_size, str(section.optimizer)))
+        clusterings[arm] = section.clustering
         assert str(config.model.model_path) == "m.keras"
     assert len(seen) == 1
+    assert clusterings[tool._FREE].name == "dbscan" and clusterings[tool._ADAPTED].name == "agglomerative"
+    assert clusterings[tool._FREE].arguments == {"eps": 0.6, "min_samples": 4}
     assert tool._BEGIN in tool._PAGE.read_text(encoding="utf-8")
     assert step_folder(tool._PROJECT, "a", 0, 1).name == "step_1"
