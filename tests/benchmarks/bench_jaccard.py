@@ -74,63 +74,82 @@ def usual(points: np.ndarray, k1: int = 30, k2: int = 6) -> np.ndarray:
     return result
 
 
-def approximate(points: np.ndarray, k1: int = 30) -> None:
-    """Print the share of the true neighbours that cells find, and its time for all points, from that of some."""
+def approximate(points: np.ndarray, k1: int = 30) -> list[str]:
+    """Return rows of exact and approximate neighbours: the time for all points, from that of some, and the recall."""
     some = points[np.random.default_rng(0).permutation(len(points))[:CHECKED]]
     exact, cells = _neighbours.all_pairs(points), _neighbours.cells(points)
     (_, true), flat_seconds, _ = measured(lambda: exact.search(some, k1))
     (_, found), seconds, _ = measured(lambda: cells.search(some, k1))
     share = np.mean([np.isin(a, b).mean() for a, b in zip(true, found, strict=True)])
     times = len(points) / CHECKED
-    print(
-        f"neighbours of all: {flat_seconds * times:.0f} s; in cells {seconds * times:.0f} s, recall {share:.1%}"
-    )
+    return [
+        row("nearest neighbours alone, exact", points, flat_seconds * times, None, "100 %"),
+        row("nearest neighbours alone, in cells", points, seconds * times, None, f"{share:.1%}"),
+    ]
 
 
-def compare(points: np.ndarray, full: bool) -> bool:
-    """Print both implementations, in turn, and clustering; return whether a bar is missed or results disagree."""
+def compare(points: np.ndarray, full: bool) -> tuple[bool, list[str]]:
+    """Return whether a bar is missed or results disagree, and rows of both implementations, in turn, and clustering."""
     seconds: dict[str, list[float]] = {"usual": [], "sparse": []}
     for _ in range(ROUNDS):
-        expected = shown("usual", points, seconds["usual"], lambda: usual(points))[0]
-        distances, memory = shown("sparse", points, seconds["sparse"], lambda: jaccard_distance(points))
+        expected, once, dense = shown("usual", points, lambda: usual(points))
+        seconds["usual"].append(once)
+        distances, once, memory = shown("sparse", points, lambda: jaccard_distance(points))
+        seconds["sparse"].append(once)
     ours = distances.tocoo()
     difference = float(np.abs(expected[ours.coords] - ours.data).max())
     missing = int(np.count_nonzero(expected < 1 - 1e-6)) - int(np.count_nonzero(ours.data < 1 - 1e-6))
     print(
         f"largest difference {difference:.1e}; {distances.nnz / len(points):.0f} distances below 1 per image"
     )
-    share = float(np.median(seconds["sparse"]) / np.median(seconds["usual"]))
+    medians = {name: float(np.median(values)) for name, values in seconds.items()}
+    share = medians["sparse"] / medians["usual"]
     late = full and (share > SHARE_BAR or memory > MEMORY_BAR)
     print(f"share of the usual time {share:.2f}; bars {SHARE_BAR}, {MEMORY_BAR:.0f} GB{': missed' * late}")
-    shown("dbscan", points, [], lambda: dbscan(distances))
-    return late or difference > 1e-5 or abs(missing) > 1e-4 * distances.nnz
+    _, clustering, more = shown("dbscan", points, lambda: dbscan(distances))
+    rows = [
+        row("usual loop", points, medians["usual"], dense),
+        row(f"`jaccard_distance`, {share:.2f} of the usual time", points, medians["sparse"], memory),
+        row("`dbscan` on it", points, clustering, more),
+    ]
+    return late or difference > 1e-5 or abs(missing) > 1e-4 * distances.nnz, rows
 
 
-def many(points: np.ndarray, full: bool) -> bool:
-    """Print distances, clustering, and what approximate neighbours would give; return whether a bar is missed."""
-    seconds: list[float] = []
-    distances, memory = shown("sparse", points, seconds, lambda: jaccard_distance(points))
-    late = full and (seconds[0] > MANY_SECONDS_BAR or memory > MANY_MEMORY_BAR)
+def many(points: np.ndarray, full: bool) -> tuple[bool, list[str]]:
+    """Return whether a bar is missed, and the rows of distances, clustering, and exact and approximate neighbours."""
+    distances, seconds, memory = shown("sparse", points, lambda: jaccard_distance(points))
+    late = full and (seconds > MANY_SECONDS_BAR or memory > MANY_MEMORY_BAR)
     print(f"bars {MANY_SECONDS_BAR:.0f} s, {MANY_MEMORY_BAR:.0f} GB{': missed' * late}")
-    shown("dbscan", points, [], lambda: dbscan(distances))
-    approximate(points)
-    return late
+    _, clustering, more = shown("dbscan", points, lambda: dbscan(distances))
+    rows = [
+        row("`jaccard_distance`", points, seconds, memory),
+        row("`dbscan` on it", points, clustering, more),
+        *approximate(points),
+    ]
+    return late, rows
 
 
-def shown(name: str, points: np.ndarray, seconds: list[float], call: Callable[[], Any]) -> tuple[Any, float]:
-    """Print and add the seconds of a call; return its result and GB."""
-    result, once, gigabytes = measured(call)
-    seconds.append(once)
-    print(f"{f'{name}, {len(points)} images':<28}{once:>8.2f} s{gigabytes:>7.2f} GB", flush=True)
-    return result, gigabytes
+def shown(name: str, points: np.ndarray, call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Print seconds and GB of a call; return them behind its result."""
+    result, seconds, gigabytes = measured(call)
+    print(f"{f'{name}, {len(points)} images':<28}{seconds:>8.2f} s{gigabytes:>7.2f} GB", flush=True)
+    return result, seconds, gigabytes
+
+
+def row(what: str, points: np.ndarray, seconds: float, gigabytes: float | None, recall: str = "") -> str:
+    """A row of the table."""
+    memory = "" if gigabytes is None else f"{gigabytes:.2f}"
+    return f"| {what} | {len(points):,} | {seconds:.1f} | {memory} | {recall} |"
 
 
 def main() -> int:
-    """Print seconds and GB of every arm; return 1 when a bar is missed or results disagree."""
+    """Print seconds and GB of every arm, then all as Markdown; return 1 when a bar is missed or results disagree."""
     scale = float(sys.argv[1]) if len(sys.argv) > 1 else 1.0
-    missed = compare(features(round(scale * IMAGES), round(scale * PEOPLE)), scale == 1)
-    missed |= many(features(round(scale * MANY_IMAGES), round(scale * MANY_PEOPLE)), scale == 1)
-    return int(missed)
+    missed, rows = compare(features(round(scale * IMAGES), round(scale * PEOPLE)), scale == 1)
+    late, more = many(features(round(scale * MANY_IMAGES), round(scale * MANY_PEOPLE)), scale == 1)
+    head = ["| what | images | s | GB | neighbours found |", "| --- | ---: | ---: | ---: | ---: |"]
+    print("", *head, *rows, *more, sep="\n")
+    return int(missed or late)
 
 
 if __name__ == "__main__":
