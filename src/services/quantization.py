@@ -78,6 +78,8 @@ def _check_network(section: Quantization, network: keras.Model) -> None:
 
 def _network_of(config: Config, model: Model | None) -> keras.Model:
     """The embedding model that will be quantized: the one that is given, or an untrained one of its kind."""
+    if model is None and config.services[0] == "adaptation":
+        return embedding_model(reid_network(build_backbone(config.model), num_identities=1, bnneck=True))
     section, bnneck = config.made_network
     trainings = [name for name in config.services if name in ("training", "distillation")]
     is_resumed = model is not None and "augmented" in model.files

@@ -310,6 +310,14 @@ def test_quantization_after_an_adaptation_is_not_told_who_is_seen(root, models):
     assert alone.training and not {UNKNOWN} & {sample.identity for sample in alone.validation}
 
 
+def test_quantization_is_checked_for_a_network_that_adaptation_will_make(root):
+    start = {"model_name": "plain_cnn", "input_shape": [64, 32, 3]}
+    section = {"quantizer": "tfmot_qat", "qat": {"float_layers": ["gem*"]}}
+    config = _config(root, start, {}, "chain_aq", quantization=section)
+    with pytest.raises(ConfigError, match=r"'gem\*' is no layer of"):
+        quantization.preflight(config, read(config), None)
+
+
 def test_a_target_with_identities_is_refused():
     with pytest.raises(AssertionError, match="without identities"):
         target_of([Sample("a.jpg", 3, 1)], constraints=True)
