@@ -164,15 +164,7 @@ def measured(folder: Path) -> Values:
     if queries.is_file():
         with queries.open(encoding="utf-8", newline="") as file:
             values["queries"] = sum(1 for _ in csv.DictReader(file))
-    values["step_cost"] = _training_speed(folder / "step_1") / quantization["qat/images_per_second"]
     return values
-
-
-def _training_speed(folder: Path) -> float:
-    """Images per second of the float training, the median of the epochs without tracing."""
-    with (folder / "logs/metrics/train_metrics.csv").open(encoding="utf-8") as file:
-        speeds = [float(row["images_per_second"]) for row in csv.DictReader(file)]
-    return float(np.median(speeds[1:] or speeds))
 
 
 def table(results: Mapping[str, Sequence[Values]]) -> str:
@@ -193,7 +185,6 @@ def table(results: Mapping[str, Sequence[Values]]) -> str:
         "MB float / INT8": lambda values: (
             f"{_mean(values, 'float/megabytes'):.2f} / {_mean(values, 'qat/megabytes'):.2f}"
         ),
-        "QAT step / float step": lambda values: f"{_mean(values, 'step_cost'):.2f}",
     }
     lines = [f"| network | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
     for name, values in results.items():
@@ -252,7 +243,6 @@ def verdicts(results: Mapping[str, Sequence[Values]]) -> list[str]:
             worst("package_megabytes", max) <= 26,
             f"the largest of INT8 file, context binary and DLC <= 26 MB: {worst('package_megabytes', max):.2f}",
         ),
-        (worst("step_cost", max) <= 2.5, f"a QAT step costs at most 2.5 float steps: {worst('step_cost', max):.2f}"),
     ]  # fmt: skip
     lines = [verdict(passed, text) for passed, text in rows]
     return [*lines, _emulated_verdict(results), *_ptq_verdicts(results)]
