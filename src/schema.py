@@ -603,8 +603,7 @@ class Training(Strict):
     sampler: Literal["identities", "cross_modal"] | None = None
     """Batches of P x K images, or of P x K visible and as many thermal ones; by the network's inputs if not set."""
     head_rate: Positive = 1.0
-    """Factor on the gradients of neck and classifier, such as 10 in AGW's recipe; for SGD, which it scales. Their
-    weight decay, which is not in the gradients, stays that of the other layers."""
+    """Factor on the gradients, not on the weight decay, of neck and classifier, 10 in AGW's recipe; for SGD only."""
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     """16-bit computation; the saved model is float32."""
     callbacks: Callbacks = {}
