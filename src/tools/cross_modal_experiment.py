@@ -29,6 +29,7 @@ from src.metrics.protocols import market1501, sysu_mm01
 from src.services._analysis import images_of, modality_numbers
 from src.tools._intervals import bootstrap, paired_t
 from src.tools._planned import put_between_markers, read_options, verdict
+from src.tools._queries import KERAS, queries_of
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
@@ -196,12 +197,11 @@ def _query_differences(
 
 
 def _queries(run: Path) -> list[dict[str, str]]:
-    """The queries of the model that the run has made; beside its teacher a student's file is told apart."""
-    files = [run / f"evaluation/{prefix}best_model_keras_queries.csv" for prefix in ("distillation_", "")]
-    with next((file for file in files if file.is_file()), files[-1]).open(
-        encoding="utf-8", newline=""
-    ) as file:
-        return list(csv.DictReader(file))
+    folder = run / "evaluation"
+    rows = queries_of({path.name: path for path in folder.glob(f"*{KERAS}")})
+    if rows is None:
+        raise ConfigError(f"{folder}: expected a best_model{KERAS} with the results of each query")
+    return rows
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -14,7 +14,6 @@ verdict. It is printed and written as Markdown and HTML.
 """
 
 import argparse
-import csv
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -29,11 +28,12 @@ from common.html_report import html_report
 from common.tracking import PipelineRun, Store
 from src.schema import General, Mlflow
 from src.tools._intervals import bootstrap, paired_t
+from src.tools._queries import KERAS, queries_of
 
 SEED = "general.global_seed"
 _SCORES = ("rank1", "mAP")
 _QUERIES_OF_RUNTIME = {
-    "keras": "_keras_queries.csv",
+    "keras": KERAS,
     "tflite": "_tflite_queries.csv",
     "onnxruntime_cpu": "_onnx_queries.csv",
     "qnn_htp_emulator": "_onnx_emulator_queries.csv",
@@ -147,14 +147,10 @@ def _queries(store: Store, run: PipelineRun, metric: str) -> _Queries | None:
     runtime, _, score = runtime_and_score.partition("/")
     if runtime not in _QUERIES_OF_RUNTIME or score not in _SCORES:
         return None
-    ending = _QUERIES_OF_RUNTIME[runtime]
-    files = [
-        path for name, path in tracking.stage_files(store, run, "evaluation").items() if name.endswith(ending)
-    ]
-    if len(files) != 1:
+    files = tracking.stage_files(store, run, "evaluation")
+    rows = queries_of(files, _QUERIES_OF_RUNTIME[runtime])
+    if rows is None:
         return None
-    with files[0].open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
     return _Queries(
         np.array([row["identity"] for row in rows]), np.array([_score(row, score) for row in rows])
     )

@@ -9,6 +9,7 @@ from common import tracking
 from common.config import ConfigError
 from src.tools import report as tool
 from src.tools._intervals import bootstrap, paired_t
+from src.tools._queries import queries_of
 
 MAP, RANK1 = "float32/keras/mAP", "float32/keras/rank1"
 ARMS = {"a.yaml\nx=1": 0.40, "a.yaml\nx=2": 0.50, "a.yaml\nx=3": 0.41}
@@ -16,12 +17,15 @@ NOISE = (0.00, 0.01, -0.01)
 SEEDS = (0, 1, 2)
 
 
-def log(store, folder, arm, seed, value, trials=True, experiment="X", sweep=None, **parameters):
+def log(
+    store, folder, arm, seed, value, trials=True, experiment="X", sweep=None, name="best_model", source=None,
+    **parameters,
+):  # fmt: skip
     parameters |= {"operation_mode": "training", "general": {"global_seed": seed}}
     run = tracking.pipeline_run(store, experiment, f"run_{seed}", parameters, {tracking.ARM: arm}, sweep)
     with run, tracking.stage_run("evaluation"):
         tracking.log_metrics({MAP: value, RANK1: value / 2, "baseline/random/mAP": 0.1, "loss": 1.0})
-        path = folder / "best_model_keras_queries.csv"
+        path = folder / f"{name}_keras_queries.csv"
         with path.open("w", newline="") as file:
             writer = csv.writer(file)
             more = ["average_precision_in_trials", "rank1_in_trials"] if trials else []
@@ -32,7 +36,11 @@ def log(store, folder, arm, seed, value, trials=True, experiment="X", sweep=None
                     [number // 3, own, 1 if number % 2 else 3, *([own, own / 2] if trials else [])]
                 )
             writer.writerow([9, "", "", *(["", ""] if trials else [])])
-        tracking.log_files([path], "evaluation")
+        files = [path]
+        if source is not None:
+            files += [folder / f"{source}_keras_queries.csv"]
+            files[-1].write_text("identity,average_precision,rank_of_first_match\n0,0.1,1\n")
+        tracking.log_files(files, "evaluation")
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +126,43 @@ def test_queries_of_one_gallery_count_as_those_of_drawn_ones(history):
     assert of_map.identities.tolist()[:4] == ["0", "0", "0", "1"] and np.isnan(of_map.values[-1])
     assert of_rank1.values.tolist()[:4] == [0.0, 1.0, 0.0, 1.0] and np.isnan(of_rank1.values[-1])
     assert tool._queries(store, run, "int8/tflite/mAP") is None
+
+
+@pytest.mark.parametrize(
+    ("names", "chosen"),
+    [
+        (["best_model"], "best_model"),
+        (["distillation_best_model", "training_best_model"], "distillation_best_model"),
+        (["teacher", "best_model"], "best_model"),
+        (["adapted_model", "best_model"], "adapted_model"),
+        (["training_best_model", "distillation_best_model", "adapted_model"], "adapted_model"),
+        (["mine"], "mine"),
+        (["mine", "theirs"], None),
+        ([], None),
+    ],
+)
+def test_the_queries_are_those_of_the_model_that_the_run_made(tmp_path, names, chosen):
+    files = {f"{name}_keras_queries.csv": tmp_path / name for name in names}
+    for name, path in zip(names, files.values(), strict=True):
+        path.write_text(f"identity\n{name}\n")
+    files["quantized_model_onnx_queries.csv"] = tmp_path / "none"
+    found = queries_of(files)
+    assert found == (None if chosen is None else [{"identity": chosen}])
+
+
+def test_arms_whose_source_is_scored_beside_them_have_both_intervals(tmp_path):
+    store = tracking.store_of(str(tmp_path / "mlruns"))
+    made = {"x=1": "best_model", "x=2": "distillation_best_model", "x=3": "adapted_model"}
+    for arm, name in made.items():
+        for seed in SEEDS:
+            source = None if arm == "x=1" else "training_best_model"
+            log(
+                store, tmp_path, arm, seed, 0.4 + 0.01 * seed + (arm != "x=1") * 0.1, name=name, source=source
+            )
+    arms = tool.arms_of(tracking.pipeline_runs(store, "X"))
+    for name in ("x=2", "x=3"):
+        found = tool.compare(store, MAP, arms[name], arms["x=1"])
+        assert found.by_seeds_and_people == pytest.approx((0.1, 0.1))
 
 
 @pytest.mark.parametrize(
