@@ -1176,8 +1176,8 @@ class Config(Strict):
             }
         ),
     ]
-    """A service, or a chain of services by their letters: t training, k distillation, a adaptation, q quantization, e
-    prediction, b benchmarking, d deployment."""
+    """A service, or `chain_` and letters: t training, k distillation, a adaptation, q quantization, e evaluation,
+    p prediction, b benchmarking, d deployment."""
     general: General = General()
     """The project and the conditions of the run."""
     model: ModelSection

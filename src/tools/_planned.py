@@ -1,6 +1,7 @@
 """What the tools that run a planned experiment and write into a page have in common."""
 
 import argparse
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,3 +55,11 @@ def put_between_markers(page: Path, text: str, marker: str) -> None:
 def verdict(passed: bool, text: str) -> str:
     """A line of Markdown that says whether a requirement is met."""
     return f"- {'yes' if passed else '**no**'}: {text}"
+
+
+def time_verdict(minutes: float, limit: int, rendered_before: bool) -> str:
+    """Whether a whole new run was fast enough, its people included unless they were there already."""
+    people = "rendered before" if rendered_before else "rendered in this time"
+    return verdict(
+        minutes <= limit, f"at most {limit} minutes on {os.cpu_count()} cores, people {people}: {minutes:.0f}"
+    )

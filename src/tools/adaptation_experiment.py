@@ -12,7 +12,6 @@ import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from os import cpu_count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -25,7 +24,7 @@ from common.config import ConfigError, validate
 from common.plotting import line_curves
 from datasets.synthetic import generate
 from src.data.readers.vt_mot import vt_mot
-from src.tools._planned import put_between_markers, read_options, verdict
+from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
 from src.tools.cluster_purity import TITLE as PURITY
 from src.tools.cluster_purity import by_round, described, draw_purity, people_of
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
@@ -311,11 +310,10 @@ def main(arguments: list[str]) -> int:
     try:
         plan = read_plan(options.plan)
         plan = for_smoke(plan) if options.smoke else plan
-        source, target = (
-            generate(name, _PROJECT / f"datasets/synthetic_{name}_vt_mot", "vt_mot")
-            for name in (plan.source, plan.target)
-        )
+        roots = {name: _PROJECT / f"datasets/synthetic_{name}_vt_mot" for name in (plan.source, plan.target)}
+        rendered_before = any(root.is_dir() for root in roots.values())
         is_new, start = not folder.exists(), perf_counter()
+        source, target = (generate(name, roots[name], "vt_mot") for name in (plan.source, plan.target))
         labels = write_true_labels(target, folder / "true_labels.csv")
         run_experiment(on_people(plan, source, target, labels), folder, options.jobs)
         minutes = (perf_counter() - start) / 60
@@ -325,9 +323,7 @@ def main(arguments: list[str]) -> int:
             _BEFORE: scores_of([step_folder(folder, SHARED, s, len(plan.shared)) for s in plan.seeds]),
             _ADAPTED: scores_of([step_folder(folder, _ADAPTED, s, 2) for s in plan.seeds]),
         }
-        timed = verdict(
-            minutes <= _MINUTES, f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
-        )
+        timed = time_verdict(minutes, _MINUTES, rendered_before)
         text = "\n".join(
             [
                 *scores_table(results, on_source, "target"), "", *shares_table(results), "",

@@ -11,7 +11,6 @@ import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from os import cpu_count
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,7 +27,7 @@ from src.data.readers.sysu_mm01 import sysu_mm01 as read_sysu_mm01
 from src.metrics.protocols import market1501, sysu_mm01
 from src.services._analysis import images_of, modality_numbers
 from src.tools._intervals import bootstrap, paired_t
-from src.tools._planned import put_between_markers, read_options, verdict
+from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
 from src.tools._queries import KERAS, queries_of
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
 
@@ -368,17 +367,16 @@ def main(arguments: list[str]) -> int:
     try:
         plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
         plan = for_smoke(plan) if options.smoke else plan
-        root = generate(plan.preset, _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01", "sysu_mm01")
+        root = _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01"
+        is_new, rendered_before, start = not folder.exists(), root.is_dir(), perf_counter()
+        generate(plan.preset, root, "sysu_mm01")
         overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
-        is_new, start = not folder.exists(), perf_counter()
         results = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
         minutes = (perf_counter() - start) / 60
         rows = {_CHANCE: chance(root), _UNTRAINED: untrained(plan, folder), **results}
         images = {arm: images_seen(plan, folder, arm) for arm in plan.arms}
         pictures = folder if options.smoke else _PAGE.parent / "images"
-        timed = verdict(
-            minutes <= _MINUTES, f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
-        )
+        timed = time_verdict(minutes, _MINUTES, rendered_before)
         told = [
             *verdicts(plan, rows, images),
             *([timed] if is_new else []),

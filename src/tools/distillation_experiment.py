@@ -12,7 +12,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from os import cpu_count
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -25,7 +24,7 @@ from common.config import ConfigError, validate
 from common.deployment.latency_model import estimate_latency
 from common.deployment.macs import count_macs
 from datasets.synthetic import generate
-from src.tools._planned import put_between_markers, read_options, verdict
+from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
 from src.tools.cross_modal_experiment import SCORES, Plan, Rows, difference, paired_t, parts_table
 from src.tools.experiment import SHARED, Step, model_of, run_experiment, step_folder
 
@@ -328,9 +327,10 @@ def main(arguments: list[str]) -> int:
     try:
         plan = validate(DistillationPlan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
         plan = for_smoke(plan) if options.smoke else plan
-        root = generate(plan.preset, _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01", "sysu_mm01")
+        root = _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01"
+        is_new, rendered_before, start = not folder.exists(), root.is_dir(), perf_counter()
+        generate(plan.preset, root, "sysu_mm01")
         overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
-        is_new, start = not folder.exists(), perf_counter()
         rows = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
         minutes = (perf_counter() - start) / 60
         validation = {arm: validation_of(plan, folder, arm) for arm in plan.arms}
@@ -338,8 +338,7 @@ def main(arguments: list[str]) -> int:
         sizes = {arm: size_of(plan, folder, arm) for arm in plan.arms}
         told = verdicts(plan, rows, validation, costs)
         if is_new:
-            limit = f"at most {_MINUTES} minutes on {cpu_count()} cores: {minutes:.0f}"
-            told.append(_line(minutes <= _MINUTES, limit))
+            told.append(time_verdict(minutes, _MINUTES, rendered_before))
         tables = (
             table(plan, rows, validation, costs),
             parts_table(plan, rows, folder),

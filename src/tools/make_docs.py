@@ -85,7 +85,8 @@ def _section(model: type[BaseModel], prefix: str) -> list[str]:
             if nested
             else f"`{json.dumps(field.default, default=_plain)}`"
         )
-        lines.append(f"| `{prefix}{name}` | {kind} | {default} | {field.description} |")
+        meaning = " ".join((field.description or "").split())  # a line break would end the row
+        lines.append(f"| `{prefix}{name}` | {kind} | {default} | {meaning} |")
     return [*lines, "", *sections]
 
 

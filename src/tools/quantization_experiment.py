@@ -23,7 +23,7 @@ from pydantic import Field
 from common.artifacts import write_json
 from common.config import ConfigError, Strict, validate
 from common.run import progress
-from src.tools._planned import put_between_markers, read_options, verdict
+from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
 from src.tools.experiment import run_step
 
 _PROJECT = Path(__file__).parents[2]
@@ -294,15 +294,6 @@ def _rendered_before(plan: Plan) -> bool:
     return any((_PROJECT / f"datasets/synthetic_{preset}").is_dir() for preset in presets)
 
 
-def time_verdict(minutes: float, rendered_before: bool) -> str:
-    """Whether a whole new run was fast enough."""
-    people = "rendered before" if rendered_before else "rendered in this time"
-    return verdict(
-        minutes <= _MINUTES,
-        f"at most {_MINUTES} minutes on {os.cpu_count()} cores, people {people}: {minutes:.0f}",
-    )
-
-
 def main(arguments: list[str]) -> int:
     """Run the experiment; returns the exit code."""
     options = read_options(arguments, "Float, PTQ, QAT and the emulated NPU for several networks.", _PLAN)
@@ -310,7 +301,7 @@ def main(arguments: list[str]) -> int:
         plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
         is_new, rendered_before, start = not options.folder.exists(), _rendered_before(plan), perf_counter()
         results = run_plan(plan, options.folder, options.jobs, options.smoke)
-        timed = [time_verdict((perf_counter() - start) / 60, rendered_before)] if is_new else []
+        timed = [time_verdict((perf_counter() - start) / 60, _MINUTES, rendered_before)] if is_new else []
         text = "\n".join([table(results), "", *verdicts(results), *timed])
         if not options.smoke:
             put_between_markers(_PAGE, text, _BEGIN)
