@@ -124,7 +124,9 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
         run.make("adaptation"),
         run.seed,
     )
-    done = _start(work, is_new=model is None)
+    # Pretrained weights come with the statistics of millions of images; only the neck is new then.
+    new = "bnneck" if config.model.pretrained else ""
+    done = _start(work, new_statistics=new if model is None else None)
     _LOGGER.info(
         "adapting %s to %s, %d by tracks and moments", network.name,
         " and ".join(f"{len(side.places)} {name} images" for name, side in work.sides.items()),
@@ -192,21 +194,26 @@ def _views(config: Config, target: Target, preprocessing: Mapping[str, Preproces
     return views
 
 
-def _start(work: _Work, is_new: bool) -> Done:
-    """Bring the learner to where it goes on."""
+def _start(work: _Work, new_statistics: str | None) -> Done:
+    """Bring the learner to where it goes on.
+
+    Args:
+        work: Changed in place.
+        new_statistics: What the names of the batch norms without statistics have in them; None where all have theirs.
+    """
     path, learner = work.section.resume_from, work.learner
     if path is not None:
         done = read_round(path, work.target.samples)
         restore_round(path, learner)
         _LOGGER.info("going on after round %d of %d", done.rounds, work.section.rounds)
         return done
-    if is_new:
+    if new_statistics is not None:
         images = {
             name: load_images(side.samples[:_FIRST_IMAGES], side.preprocessing)
             for name, side in work.sides.items()
         }
-        is_divided = has_two_stems(learner.trained)
-        start_statistics(learner.trained, images if is_divided else np.concatenate(list(images.values())))
+        given = images if has_two_stems(learner.trained) else np.concatenate(list(images.values()))
+        start_statistics(learner.trained, given, new_statistics)
         learner.joined.set_weights(learner.trained.get_weights())
     return Done()
 

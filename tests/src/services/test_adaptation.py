@@ -22,6 +22,7 @@ from src.data.readers.vt_mot import vt_mot
 from src.data.sample import UNKNOWN, Sample
 from src.data.selection import Data, read
 from src.pipeline import _preflight, _starting_model
+from src.registries import MODELS
 from src.schema import Config
 from src.services import adaptation, evaluation, quantization
 from src.services._adaptation import learner as learners
@@ -197,6 +198,24 @@ def test_a_new_network_learns_from_clusters_alone(root, tmp_path):
     assert adapted.source is None and adapted.embedding_dim == 192
     assert keras.saving.load_model(adapted.path, compile=False).layers[-1].name == "bnneck"
     assert report.metrics["rounds"] == 1
+
+
+@pytest.mark.parametrize("pretrained", [False, True])
+def test_pretrained_statistics_are_kept_and_a_new_neck_gets_its_own(root, tmp_path, monkeypatch, pretrained):
+    def stop(work, done):
+        raise adaptation.NothingToLearnError(work)
+
+    monkeypatch.setattr(adaptation, "build_backbone", lambda _: MODELS.get("plain_cnn")(SHAPE))
+    monkeypatch.setattr(adaptation, "_rounds", stop)
+    name = {"model_name": "mobilenetv1_a025", "input_shape": list(SHAPE), "pretrained": pretrained}
+    with pytest.raises(adaptation.NothingToLearnError) as error:
+        _run(tmp_path, _config(root, name))
+    learner = error.value.args[0].learner
+    for network in (learner.trained, learner.joined):
+        norms = [layer for layer in network.layers if "BatchNormalization" in type(layer).__name__]
+        as_built = [not np.any(layer.moving_mean) for layer in norms]
+        assert norms[-1].name == "bnneck" and as_built == [*[pretrained] * (len(norms) - 1), False]
+        assert all(layer.trainable and layer.momentum > 0 for layer in norms)
 
 
 def test_learning_brings_images_of_a_person_together(root, models, tmp_path):

@@ -6,7 +6,7 @@ import pytest
 
 from common.config import ConfigError
 from src.tools import quantization_experiment as tool
-from src.tools._planned import END, put_between_markers
+from src.tools._planned import END, put_between_markers, time_verdict
 
 PLAN = """
 overrides: [general.project_name=test]
