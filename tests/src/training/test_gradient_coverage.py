@@ -10,9 +10,11 @@ import yaml
 
 from common.config import validate
 from common.layers.rewrite import with_fused_batch_norm
-from src.models._head import reid_network
+from src.data.preprocessing import Preprocessing
+from src.models._head import embedding_model, reid_network
 from src.registries import LOSSES, MODELS
-from src.schema import Loss, Training
+from src.schema import Adaptation, Loss, Training
+from src.services._adaptation.learner import learner_of
 from src.training.callbacks import FollowLossSchedules
 from src.training.step import forward, losses_of
 
@@ -30,6 +32,7 @@ MODELS_AND_ARGUMENTS = {
     **{name: {} for name in ("mobilenetv2_a035", "resnet50_ibn_a")},
     "agw": {"backbone": "plain_cnn", "non_local": "embedded", "learned_gem": True},
 }
+OF_NO_RECIPE = ("cosine_alignment", "cross_modal_batch_hard", "hetero_center")
 SLOW = ("osnet_a025", "mobilenetv2_a035", "resnet50_ibn_a")
 
 
@@ -72,9 +75,9 @@ def untouched(network, training):
     return {variable.path for variable in variables} - reached
 
 
-def network_for(name, arguments, training):
+def network_for(name, arguments, training, small=True):
     keras.utils.set_random_seed(0)
-    if "backbone" in arguments:
+    if "backbone" in arguments and small:
         arguments = {**arguments, "backbone": "plain_cnn"}
     backbone = MODELS.build(name, arguments, input_shape=SHAPE)
     terms = training.terms
@@ -127,6 +130,51 @@ def test_every_switch_of_idkl_trains_what_it_adds(heads, weighting):
     assert any("attention" in v.path for v in network.trainable_variables) == (heads > 0)
 
 
+@pytest.mark.slow
+def test_the_optimised_idkl_is_trained_whole_on_its_own_backbone():
+    raw = yaml.safe_load((RECIPES / "vireid/idkl_optimised_sysu_mm01.yaml").read_text(encoding="utf-8"))
+    training = validate(Training, {**raw["training"], "batch_size": 24, "optimizer": "SGD"})
+    network = network_for("idkl", raw["model"]["arguments"], training, small=False)
+    assert any("attention" in v.path for v in network.trainable_variables)
+    assert not unexplained(untouched(network, training))
+
+
+@pytest.mark.parametrize("loss", OF_NO_RECIPE)
+@pytest.mark.parametrize("name", ["plain_cnn", "agw"])
+def test_a_loss_of_no_recipe_reaches_the_whole_backbone_by_itself(name, loss):
+    section = {"batch_size": 16, "epochs": 1, "optimizer": "SGD", "bnneck": True, "sampler": "cross_modal"}
+    training = validate(Training, {**section, "losses": {loss: {}}})
+    arguments = {"backbone": "plain_cnn"} if name == "agw" else {}
+    found = untouched(network_for(name, arguments, training), training)
+    assert {path.split("/")[0] for path in unexplained(found)} <= {"bnneck", "logits"}
+
+
+@pytest.mark.parametrize("name", ["plain_cnn", "agw"])
+def test_adaptation_trains_the_whole_network(name, monkeypatch):
+    section = {"batch_size": 16, "images_per_identity": K, "optimizer": "SGD"}
+    training = validate(Training, {**section, "epochs": 1, "bnneck": True})
+    arguments = {"backbone": "plain_cnn"} if name == "agw" else {}
+    network = embedding_model(network_for(name, arguments, training))
+    learner = learner_of(
+        network, Preprocessing(SHAPE), validate(Adaptation, section), ("visible", "thermal"), compiled=False
+    )
+    reached = set()
+
+    def note(gradients, variables):
+        reached.update(
+            v.path for v, g in zip(variables, gradients, strict=True) if g is not None and np.any(g)
+        )
+
+    monkeypatch.setattr(learner.optimizer, "apply", note)
+    images, labels = batch(0)
+    random = np.random.default_rng(0).normal(size=(2, IDENTITIES, learner.trained.output.shape[-1]))
+    memory = (random / np.linalg.norm(random, axis=-1, keepdims=True)).astype("float32")
+    own = dict(zip(images, np.split(labels, 2), strict=True))
+    clusters = dict.fromkeys(images, np.arange(IDENTITIES, dtype="int32"))
+    learner.step(images, own, own, dict(zip(images, memory, strict=True)), clusters)
+    assert not unexplained({variable.path for variable in learner.trained.trainable_variables} - reached)
+
+
 def test_without_its_losses_the_specific_branch_would_stand_still():
     """The test can fail: cross-entropy on the shared branch alone leaves the other one untouched."""
     training = validate(
@@ -152,4 +200,4 @@ def test_every_loss_is_in_a_recipe_or_a_list_of_exceptions():
         ).terms
     }
     of_training = {name for name in LOSSES if not Loss(name=name).needs_teacher}
-    assert of_training - named <= {"cosine_alignment", "cross_modal_batch_hard", "hetero_center"}
+    assert of_training - named <= set(OF_NO_RECIPE)
