@@ -706,6 +706,14 @@ def _one_or_several(value: Any) -> Any:
     return [value] if isinstance(value, str | Path) else value
 
 
+def _in_order(value: Any) -> Any:
+    """Read stages that are written by name, so that an override can reach one of them."""
+    return list(value.values()) if isinstance(value, Mapping) else value
+
+
+Stages = Annotated[list[Stage], Field(min_length=1), BeforeValidator(_in_order)]
+
+
 class Distillation(Strict):
     """Training of a student from a teacher, in stages."""
 
@@ -733,8 +741,8 @@ class Distillation(Strict):
     """16-bit computation of the student; the saved model is float32."""
     resume_training: bool = False
     """Go on with an interrupted distillation: model.model_path is its `last_augmented_model.keras`."""
-    stages: Annotated[list[Stage], Field(min_length=1)] | None = None
-    """`[{epochs, losses, optimizer, callbacks, steps_per_epoch, easiest_share}]`; see docs/README_DISTILLATION.md."""
+    stages: Stages | None = Field(default=None, json_schema_extra=_or_by_name)
+    """`{name: {epochs, losses, optimizer, ...}}` in order, or a list of them; see docs/README_DISTILLATION.md."""
 
     @model_validator(mode="after")
     def _fits_together(self) -> "Distillation":

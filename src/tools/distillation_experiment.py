@@ -45,7 +45,7 @@ _SMOKE = (
 )  # fmt: skip
 _SMOKE_DISTILLATION = (
     "++model.input_shape=[64,32,3]", "distillation.batch_size=24", "distillation.images_per_identity=4",
-    f"distillation.stages=[{_TINY_STAGE}, {_TINY_STAGE}]",
+    "~distillation.stages", f"distillation.stages=[{_TINY_STAGE}, {_TINY_STAGE}]",
 )  # fmt: skip
 
 
@@ -138,7 +138,8 @@ def trainings_of(run: Path) -> list[_Epochs]:
     config = yaml.safe_load((run / ".hydra/config.yaml").read_text(encoding="utf-8"))
     if "distillation" in config["operation_mode"]:
         section = config["distillation"]
-        batch, parts = section["batch_size"], section["stages"]
+        batch, stages = section["batch_size"], section["stages"]
+        parts = stages if isinstance(stages, list) else list(stages.values())
         logs = [run / f"distillation/stage_{number}/logs" for number in range(1, len(parts) + 1)]
     else:
         batch, parts, logs = config["training"]["batch_size"], [config["training"]], [run / "logs"]

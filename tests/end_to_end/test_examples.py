@@ -82,7 +82,11 @@ def run(program, tmp_path_factory):
             overrides.append(f"dataset.quantization_path={data}/reid_train")
             overrides += SMALL["qat"] if "tfmot_qat" in text else []
         if "\ndistillation:\n" in text:
-            overrides += [f"distillation.stages=[{STAGE}]", "++dataset.validation_split_by=identity"]
+            overrides += [
+                "~distillation.stages",
+                f"distillation.stages=[{STAGE}]",
+                "++dataset.validation_split_by=identity",
+            ]
             overrides += [f"distillation.teacher={models}/best_model.keras"] if "\n  teacher:" in text else []
             overrides += ["distillation.student.input_shape=(64,32,3)"] if "\n  student:" in text else []
         if "prediction_query_path" in text:

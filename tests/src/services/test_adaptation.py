@@ -763,7 +763,8 @@ def test_the_whole_road_in_one_command(root, source, program, tmp_path):
     stage = "{epochs: 1, steps_per_epoch: 2, optimizer: Adam, losses: [{name: cross_entropy}, {name: focal_ranking}]}"
     run = _travel(
         program, root, source, tmp_path, "chain_tkaqeb_config.yaml", "distillation.student.input_shape=[64,32,3]",
-        "distillation.batch_size=16", f"distillation.stages=[{stage}]", "++quantization.max_images=8",
+        "distillation.batch_size=16", "~distillation.stages", f"distillation.stages=[{stage}]",
+        "++quantization.max_images=8",
         "++quantization.gate={float_gap: 0.5, dead_dimensions: 1}", "quantization.qat.batch_size=8",
         "++quantization.qat.max_steps=2", "++benchmarking.parity_images=2",
         "++benchmarking.latency_runs=3",

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from common.artifacts import Model
-from common.config import ConfigError, validate
+from common.config import ConfigError, compose, validate
 from common.run import Run
 from src.data.selection import read
 from src.models._build import import_custom_model_file
@@ -387,6 +387,18 @@ def test_a_student_s_file_has_the_shape_that_is_stated(folder, tiny):
         "(64, 32, 3): leave input_shape out",
         **CHAIN, distillation={"teacher": None, "student": stated},
     )  # fmt: skip
+
+
+def test_stages_by_name_are_those_of_a_list_and_an_override_reaches_one_weight(folder, tiny, monkeypatch):
+    by_name = validate(Config, raw_of(folder, tiny, distillation={"stages": {"easy": STAGE, "hard": HARD}}))
+    assert by_name == validate(Config, raw_of(folder, tiny, distillation={"stages": [STAGE, HARD]}))
+    refused(folder, tiny, "distillation.stages: ", distillation={"stages": {}})
+    monkeypatch.setenv("MODELS_DIR", "/models")
+    key = "distillation.stages.easy.losses.logit_distillation.weight"
+    command = ["--config-name", "vireid/phase3_distillation_synthetic.yaml", f"{key}=1"]
+    easy, hard = validate(Config, compose(command)).distillation.stages
+    assert {loss.name: loss.weight for loss in easy.losses}["logit_distillation"] == 1
+    assert [loss.name for loss in hard.losses][-1] == "relational_distillation"
 
 
 CHAIN = {"operation_mode": "chain_tke", "training": {"batch_size": 8, "epochs": 1, "optimizer": "SGD"}}

@@ -54,7 +54,7 @@ def runs(monkeypatch):
             _scored(target, arm, seed)
             return
         if arm == "distilled":
-            stages = [{"steps_per_epoch": 20}, {"steps_per_epoch": 10}]
+            stages = {"easy": {"steps_per_epoch": 20}, "hard": {"steps_per_epoch": 10}}
             raw = {"operation_mode": "distillation", "distillation": {"batch_size": 8, "stages": stages}}
             _log(target / "distillation/stage_1/logs", 1, 80, MAP[arm][seed] - 0.1)
             _log(target / "distillation/stage_2/logs", 2, 80, MAP[arm][seed])
