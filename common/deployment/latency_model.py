@@ -89,6 +89,21 @@ class LatencyEstimate:
         )
 
 
+class UnlikePublishedError(ConfigError):
+    """A network lies outside of the published ones.
+
+    Attributes:
+        reasons: Such as `macs is 6.912 k, known are 34.98 M to 16.41 G`, one for each feature that does.
+    """
+
+    def __init__(self, path: Path, reasons: Sequence[str]) -> None:
+        self.reasons = reasons
+        super().__init__(
+            f"{path}: no latency is estimated, because the network lies outside the published ones: "
+            f"{'; '.join(reasons)}. Measure it on a device (docs/README_BENCHMARKING.md)."
+        )
+
+
 def read_table(path: Path = TABLE) -> tuple[Measured, ...]:
     """Read published latencies."""
     lines = [line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("#")]
@@ -149,7 +164,8 @@ def estimate_latency(onnx_path: Path, rows: Sequence[Measured] | None = None) ->
         rows: Published latencies; those that come with the program when absent.
 
     Raises:
-        ConfigError: The graph is unreadable, or a feature of it lies outside those of the published networks.
+        UnlikePublishedError: A feature lies outside those of the published networks.
+        ConfigError: The graph is unreadable, or has activations of more than 8 bits.
     """
     rows = read_table() if rows is None else rows
     features = graph_features(onnx_path)
@@ -173,10 +189,7 @@ def _require_in_range(onnx_path: Path, features: GraphFeatures, rows: Sequence[M
                 f"{name} is {_short(value)}, known are {_short(min(known))} to {_short(max(known))}"
             )
     if outside:
-        raise ConfigError(
-            f"{onnx_path}: no latency is estimated, because the network lies outside the published ones: "
-            f"{'; '.join(outside)}. Measure it on a device (docs/README_BENCHMARKING.md)."
-        )
+        raise UnlikePublishedError(onnx_path, outside)
 
 
 def _short(value: int) -> str:

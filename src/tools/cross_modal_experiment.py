@@ -76,7 +76,7 @@ class Plan(Experiment):
     """Always the scores of the table."""
     preset: str
     """The synthetic preset."""
-    parts: list[Part] = Field(min_length=1)
+    parts: Sequence[Part] = Field(min_length=1)
     """Rows of the second table. The first is the one whose difference decides: network against baseline."""
 
 

@@ -14,18 +14,19 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
+from pydantic import Field
 
 from common.artifacts import write_json
 from common.config import ConfigError, validate
-from common.deployment.latency_model import estimate_latency
-from common.deployment.macs import count_macs
 from datasets.synthetic import generate
+from src.schema import ModelSection
 from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
-from src.tools.cross_modal_experiment import SCORES, Plan, Rows, difference, paired_t, parts_table
+from src.tools._sizes import Size, published_sizes, size_of
+from src.tools.cross_modal_experiment import SCORES, Part, Plan, Rows, difference, paired_t, parts_table
 from src.tools.experiment import SHARED, Step, model_of, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
@@ -55,9 +56,20 @@ _SMOKE_QUANTIZATION = (
 )
 
 
+class PairedPart(Part):
+    """A part whose two sides had the same, which is checked."""
+
+    same: Literal["images", "time"]
+    """Both saw as many images, or `without` trained at least as long as `arm`."""
+
+
 class DistillationPlan(Plan):
     """Arms whose last step quantizes. One has no other step: the teacher, which the shared steps have trained."""
 
+    parts: Sequence[PairedPart] = Field(min_length=1)
+    """Rows of the second table."""
+    published: dict[str, ModelSection] = {}
+    """Rows of the table of networks whose size alone is told."""
     metrics: dict[str, str] = {
         **{name: f"float32/keras/{key}" for name, key in SCORES.items()},
         _INT8_MAP: "int8/onnxruntime_cpu/mAP",
@@ -74,17 +86,6 @@ class Cost(NamedTuple):
     """Time of the training steps, and of the teacher's cache."""
     step: float
     """Milliseconds of a step of the last training, the median of all epochs but the first one, which traces."""
-
-
-class Size(NamedTuple):
-    """A network as it is deployed, for images of one modality."""
-
-    parameters: int
-    macs: int
-    float_megabytes: float
-    int8_megabytes: float
-    latency: str
-    """Estimated latency on the NPU, or that there is none."""
 
 
 def for_smoke(plan: DistillationPlan) -> DistillationPlan:
@@ -108,6 +109,7 @@ def for_smoke(plan: DistillationPlan) -> DistillationPlan:
         "seeds": plan.seeds[:2],
         "shared": tiny(plan.shared),
         "arms": {name: tiny(steps) for name, steps in plan.arms.items()},
+        "published": {},
     }
     return plan.model_copy(update=changes)
 
@@ -190,18 +192,11 @@ def validation_of(plan: DistillationPlan, folder: Path, arm: str) -> list[float]
     return [max(float(row[_VALIDATION]) for part in trainings_of(run) for row in part.rows) for run in runs]
 
 
-def size_of(plan: DistillationPlan, folder: Path, arm: str) -> Size:
-    """How large the network of an arm is with the first seed, by its first INT8 graph."""
+def deployed_size(plan: DistillationPlan, folder: Path, arm: str) -> Size:
+    """How large the network of an arm is with the first seed."""
     run = step_folder(folder, arm, plan.seeds[0], len(plan.arms[arm]))
-    graph = sorted((run / "quantized_models").glob("*.onnx"))[0]
-    macs = count_macs(graph)
     trained = model_of(runs_of(plan, folder, arm, plan.seeds[0])[-1])
-    try:
-        latency = f"{estimate_latency(graph).milliseconds:.2f}"
-    except ConfigError:
-        latency = "smaller than known"
-    whole, small = (path.stat().st_size / 1e6 for path in (trained, graph))
-    return Size(macs["parameters"], macs["macs"], whole, small, latency)
+    return size_of(trained, sorted((run / "quantized_models").glob("*.onnx")))
 
 
 def _metrics(run: Path, service: str) -> dict[str, float]:
@@ -237,23 +232,35 @@ def table(
     return lines
 
 
+_SIZE_COLUMNS = ("parameters, k", "MACs, M", "MB float", "MB INT8 (graphs)", "estimated latency, ms")
+
+
 def sizes_table(rows: Rows, sizes: Mapping[str, Size]) -> list[str]:
     """From the teacher to INT8 students as Markdown: what a network needs for an image, and what it scores."""
-    header = (
-        "parameters, k", "MACs, M", "MB float / INT8", "estimated latency, ms",
-        f"{_MAP} float, %", "INT8, %", "lost, points",
-    )  # fmt: skip
+    header = (*_SIZE_COLUMNS, f"{_MAP} float, %", "INT8, %", "lost, points")
     lines = [f"| row | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
     for row, size in sizes.items():
         scores = rows[row]
         lost = 100 * _lost(scores)
         cells = (
-            f"{size.parameters / 1e3:.0f}", f"{size.macs / 1e6:.1f}",
-            f"{size.float_megabytes:.2f} / {size.int8_megabytes:.2f}", size.latency,
+            *_size_cells(size),
             _spread(scores[_MAP]), _spread(scores[_INT8_MAP]), f"{lost.mean():+.2f} ± {lost.std(ddof=1):.2f}",
         )  # fmt: skip
         lines.append(f"| {row} | {' | '.join(cells)} |")
     return lines
+
+
+def published_table(sizes: Mapping[str, Size]) -> list[str]:
+    """The same without scores, of networks at the size of a publication."""
+    lines = [f"| network | {' | '.join(_SIZE_COLUMNS)} |", f"| --- |{' ---: |' * len(_SIZE_COLUMNS)}"]
+    return lines + [f"| {name} | {' | '.join(_size_cells(size))} |" for name, size in sizes.items()]
+
+
+def _size_cells(size: Size) -> tuple[str, ...]:
+    return (
+        f"{size.parameters / 1e3:.0f}", f"{size.macs / 1e6:.1f}", f"{size.float_megabytes:.2f}",
+        f"{size.int8_megabytes:.2f} ({size.graphs})", size.latency,
+    )  # fmt: skip
 
 
 def _lost(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
@@ -269,48 +276,72 @@ def verdicts(
     plan: DistillationPlan, rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]
 ) -> list[str]:
     """What is asked for and whether it is met."""
-    distilled, (alone, longer) = plan.parts[0].arm, (part.without for part in plan.parts[:2])
-    teacher = next(arm for arm, steps in plan.arms.items() if len(steps) == 1)
-    gaps = np.asarray(validation[teacher]) - np.asarray(validation[alone])
-    low, high = paired_t(gaps)
-    ratio = costs[distilled].step / costs[alone].step
-    worst = max(rows, key=lambda row: float(_lost(rows[row]).mean()))
-    lost = 100 * float(_lost(rows[worst]).mean())
-    lines = [
-        _line(
-            low > 0,
-            f"the teacher beats the student alone on validation people: {100 * gaps.mean():+.1f} mAP, 95 % interval "
-            f"{_interval(low, high)}",
-        ),
-        _line(
-            costs[distilled].images == costs[alone].images,
-            f"{distilled} and {alone} saw the same number of images: {costs[distilled].images:,}",
-        ),
-        _line(
-            costs[longer].seconds >= costs[distilled].seconds,
-            f"{longer} trained at least as long: {costs[longer].seconds:.0f} s against "
-            f"{costs[distilled].seconds:.0f} s, the teacher's cache included",
-        ),
-        _line(
-            ratio <= _STEP_COST, f"a step with a teacher costs at most {_STEP_COST} plain steps: {ratio:.2f}"
-        ),
-        _line(
-            lost <= _INT8_POINTS,
-            f"INT8 loses at most {_INT8_POINTS:.0f} mAP: {lost:+.2f} in the mean, {worst}",
-        ),
+    taught = [part for part in plan.parts if part.same == "images" and _has_teacher(plan, part.arm)]
+    alone = dict.fromkeys(part.without for part in taught)
+    return [
+        *(_better_teacher(plan, validation, row) for row in alone),
+        *(_same(part, costs) for part in plan.parts),
+        *(_step_cost(part, costs) for part in taught),
+        _int8(rows),
+        *(_points(rows, part) for part in plan.parts),
     ]
-    for part in plan.parts:
-        found = difference(rows, part, _MAP)
-        low, high = paired_t(found)
-        points = 100 * found.mean()
-        lines.append(
-            _line(
-                points >= _NEEDED_POINTS and low > 0,
-                f"{part.arm} minus {part.without}: at least {_NEEDED_POINTS:+.0f} mAP across modalities, with the "
-                f"interval above 0: {points:+.1f}, {_interval(low, high)} over the seeds",
-            )
-        )
-    return lines
+
+
+def _has_teacher(plan: DistillationPlan, arm: str) -> bool:
+    return any("distillation.teacher=" in text for step in plan.arms[arm] for text in step.overrides)
+
+
+def _better_teacher(plan: DistillationPlan, validation: Mapping[str, Sequence[float]], student: str) -> str:
+    teacher = next(arm for arm, steps in plan.arms.items() if len(steps) == 1)
+    gaps = np.asarray(validation[teacher]) - np.asarray(validation[student])
+    low, high = paired_t(gaps)
+    return _line(
+        low > 0,
+        f"{teacher} beats {student} on validation people: {100 * gaps.mean():+.1f} mAP, 95 % interval "
+        f"{_interval(low, high)}",
+    )
+
+
+def _same(part: PairedPart, costs: Mapping[str, Cost]) -> str:
+    with_it, without = costs[part.arm], costs[part.without]
+    if part.same == "images":
+        numbers = " and ".join(f"{cost.images:,}" for cost in (with_it, without))
+        same = with_it.images == without.images
+        return _line(same, f"{part.arm} and {part.without} saw the same number of images: {numbers}")
+    return _line(
+        without.seconds >= with_it.seconds,
+        f"{part.without} trained at least as long as {part.arm}: {without.seconds:.0f} s against "
+        f"{with_it.seconds:.0f} s, the teacher's cache included",
+    )
+
+
+def _step_cost(part: PairedPart, costs: Mapping[str, Cost]) -> str:
+    ratio = costs[part.arm].step / costs[part.without].step
+    return _line(
+        ratio <= _STEP_COST,
+        f"a step of {part.arm} costs at most {_STEP_COST} steps of {part.without}: {ratio:.2f}",
+    )
+
+
+def _int8(rows: Rows) -> str:
+    lost = {row: 100 * float(_lost(scores).mean()) for row, scores in rows.items()}
+    worst = max(lost, key=lambda row: lost[row])
+    return _line(
+        lost[worst] <= _INT8_POINTS,
+        f"INT8 loses at most {_INT8_POINTS:.0f} mAP, measured on these rows alone ({'; '.join(rows)}): "
+        f"{lost[worst]:+.2f} in the mean, {worst}",
+    )
+
+
+def _points(rows: Rows, part: PairedPart) -> str:
+    found = difference(rows, part, _MAP)
+    low, high = paired_t(found)
+    points = 100 * found.mean()
+    return _line(
+        points >= _NEEDED_POINTS and low > 0,
+        f"{part.arm} minus {part.without}: at least {_NEEDED_POINTS:+.0f} mAP across modalities, with the interval "
+        f"above 0: {points:+.1f}, {_interval(low, high)} over the seeds",
+    )
 
 
 def _line(passed: bool, text: str) -> str:
@@ -336,7 +367,8 @@ def main(arguments: list[str]) -> int:
         minutes = (perf_counter() - start) / 60
         validation = {arm: validation_of(plan, folder, arm) for arm in plan.arms}
         costs = {arm: cost_of(plan, folder, arm) for arm in plan.arms}
-        sizes = {arm: size_of(plan, folder, arm) for arm in plan.arms}
+        sizes = {arm: deployed_size(plan, folder, arm) for arm in plan.arms}
+        published = published_sizes(plan.published, folder / "published")
         told = verdicts(plan, rows, validation, costs)
         if is_new:
             told.append(time_verdict(minutes, _MINUTES, rendered_before))
@@ -344,6 +376,7 @@ def main(arguments: list[str]) -> int:
             table(plan, rows, validation, costs),
             parts_table(plan, rows, folder),
             sizes_table(rows, sizes),
+            published_table(published),
         )
         text = "\n".join([line for lines in tables for line in (*lines, "")] + told)
         if not options.smoke:
@@ -355,7 +388,7 @@ def main(arguments: list[str]) -> int:
     found: dict[str, Any] = {
         "plan": plan.model_dump(mode="json"), "rows": rows, "validation": validation,
         "costs": {arm: cost._asdict() for arm, cost in costs.items()},
-        "sizes": {arm: size._asdict() for arm, size in sizes.items()},
+        "sizes": {row: size._asdict() for row, size in {**sizes, **published}.items()},
     }  # fmt: skip
     write_json(folder / "results.json", found)
     return 0

@@ -10,9 +10,11 @@ import pytest
 import yaml
 
 from common.config import ConfigError, compose, validate
-from src.schema import Config
+from common.deployment.latency_model import LatencyEstimate
+from common.deployment.macs import count_macs
+from src.schema import Config, ModelSection
+from src.tools import _sizes, experiment
 from src.tools import distillation_experiment as tool
-from src.tools import experiment
 
 PLAN = """
 question: Does a teacher help?
@@ -28,9 +30,11 @@ arms:
   longer: [{config: alone.yaml, overrides: ["training.steps_per_epoch=40"]}, *int8]
   distilled: [{config: distillation.yaml, overrides: ["distillation.teacher={shared}"]}, *int8]
 parts:
-  - {part: same images, arm: distilled, without: alone}
-  - {part: same time, arm: distilled, without: longer}
-  - {part: another, arm: other, without: teacher}
+  - {part: same images, arm: distilled, without: alone, same: images}
+  - {part: same time, arm: distilled, without: longer, same: time}
+  - {part: another, arm: other, without: teacher, same: images}
+published:
+  a small network: {model_name: plain_cnn, input_shape: [64, 32, 3]}
 """
 MAP = {
     "shared": (0.50, 0.52, 0.51), "teacher": (0.50, 0.52, 0.51), "other": (0.50, 0.52, 0.51),
@@ -122,6 +126,7 @@ def _main(tmp_path, monkeypatch, *options):
         page.write_text(f"before\n{tool._BEGIN}\nold\n<!-- end of the table -->\nafter\n")
     monkeypatch.setattr(tool, "_PAGE", page)
     monkeypatch.setattr(tool, "_PROJECT", tmp_path)
+    monkeypatch.setattr(_sizes, "_export", lambda section, path: (path.parent.mkdir(), _graph(path)))
     command = [str(tmp_path / "plan.yaml"), "--folder", str(tmp_path / "out"), "--jobs", "1", *options]
     return tool.main(command), page.read_text()
 
@@ -135,15 +140,20 @@ def test_tables_and_verdicts_go_into_the_page(tmp_path, runs, monkeypatch):
     assert "| distilled | 0 k | 4 | 100 | 37.0 ± 1.0 |" in page
     # Both shared trainings made the teacher; the other network began with the first of them and had one of its own
     assert "| teacher | 1 k | 6 | 80 | 51.0 ± 1.0 |" in page and "| other | 1 k | 6 | 80 |" in page
-    assert "- yes: the teacher beats the student alone on validation people: +20.0 mAP" in page
-    assert "- yes: distilled and alone saw the same number of images: 320." in page
-    assert "- yes: longer trained at least as long: 6 s against 4 s" in page
-    assert "- yes: a step with a teacher costs at most 1.5 plain steps: 1.25." in page
+    assert page.count("beats") == 1
+    assert "- yes: teacher beats alone on validation people: +20.0 mAP" in page
+    assert "- yes: distilled and alone saw the same number of images: 320 and 320." in page
+    assert "- yes: other and teacher saw the same number of images: 640 and 640." in page
+    assert "- yes: longer trained at least as long as distilled: 6 s against 4 s" in page
+    assert page.count("a step of") == 1
+    assert "- yes: a step of distilled costs at most 1.5 steps of alone: 1.25." in page
+    none = "none: macs is 6.912 k, known are 34.98 M to 16.41 G"
+    assert f"| alone | 0 | 0.0 | 2.00 | 0.00 (2) | {none} | 31.0 ± 1.0 | 30.9 ± 1.0 | +0.10 ± 0.00 |" in page
+    assert f"| a small network | 0 | 0.0 | 0.00 | 0.00 (1) | {none} |" in page
     assert (
-        "| alone | 0 | 0.0 | 2.00 / 0.00 | smaller than known | 31.0 ± 1.0 | 30.9 ± 1.0 | +0.10 ± 0.00 |"
-        in page
+        "- **no**: INT8 loses at most 1 mAP, measured on these rows alone (teacher; other; alone; longer; "
+        "distilled): +2.00 in the mean, longer." in page
     )
-    assert "- **no**: INT8 loses at most 1 mAP: +2.00 in the mean, longer." in page
     # Differences of 6, 5, 7 and of 4, 2, 2 points; 4.303 / sqrt(3) deviations to either side
     assert (
         "distilled minus alone: at least +2 mAP across modalities, with the interval above 0: +6.0, [+3.5, +8.5]"
@@ -188,11 +198,16 @@ def test_the_plan_of_the_project_is_valid_and_compares_what_it_says(monkeypatch)
                 config = validate(Config, compose(["--config-name", step.config, *overrides]))
                 configs.setdefault((name, arm), config)
             assert config.operation_mode == "chain_qe", "the last step quantizes and scores"
-    _, idkl, alone, longer, distilled, one_stage = (configs["plan", arm] for arm in plan.arms)
-    assert [part.without for part in plan.parts[:2]] == list(plan.arms)[2:4]
+    _, idkl, agw_longer, stem, alone, longer, distilled, one_stage = (configs["plan", a] for a in plan.arms)
+    assert {name for part in plan.parts for name in (part.arm, part.without)} == set(plan.arms)
     agw = validate(Config, compose(["--config-name", plan.shared[1].config]))
-    for key in ("batch_size", "images_per_identity", "epochs", "steps_per_epoch", "optimizer", "callbacks"):
-        assert getattr(idkl.training, key) == getattr(agw.training, key)
+    own = ("batch_size", "images_per_identity", "epochs", "optimizer", "callbacks")
+    for key in (*own, "steps_per_epoch"):
+        assert getattr(idkl.training, key) == getattr(agw.training, key) == getattr(stem.training, key)
+    for key in own:
+        assert getattr(agw_longer.training, key) == getattr(agw.training, key)
+    assert agw_longer.training.steps_per_epoch > agw.training.steps_per_epoch
+    assert agw_longer.model.model_name == agw.model.model_name and stem.training.losses == agw.training.losses
     [stage] = one_stage.distillation.stages
     assert (stage.epochs, stage.steps_per_epoch) == (alone.training.epochs, alone.training.steps_per_epoch)
     assert (stage.optimizer, stage.callbacks) == (alone.training.optimizer, alone.training.callbacks)
@@ -206,3 +221,33 @@ def test_the_plan_of_the_project_is_valid_and_compares_what_it_says(monkeypatch)
     for key in ("batch_size", "images_per_identity", "bnneck", "sampler"):
         assert getattr(section, key) == getattr(alone.training, key) == getattr(longer.training, key)
     assert longer.training.steps_per_epoch > alone.training.steps_per_epoch
+
+
+def test_a_network_without_scores_is_measured_by_its_float_graph(tmp_path):
+    section = validate(
+        ModelSection,
+        {"model_name": "agw", "input_shape": [64, 32, 3], "arguments": {"backbone": "plain_cnn"}},
+    )
+    [(name, size)] = _sizes.published_sizes({"AGW, small": section}, tmp_path).items()
+    graph = tmp_path / "AGW_small.onnx"
+    assert name == "AGW, small" and size.graphs == 1 and size.macs > 0
+    assert size.parameters == count_macs(graph)["parameters"]
+    assert (
+        size.float_megabytes == pytest.approx(graph.stat().st_size / 1e6, rel=0.05) == 4 * size.int8_megabytes
+    )
+    written = graph.stat().st_mtime_ns
+    _sizes.published_sizes({"AGW, small": section}, tmp_path)
+    assert graph.stat().st_mtime_ns == written, "what is finished is not repeated"
+
+
+def test_a_latency_is_estimated_or_the_reason_is_given(tmp_path, monkeypatch):
+    estimate = LatencyEstimate(0.5, 0.4, 0.6, 0.9)
+    monkeypatch.setattr(_sizes, "estimate_latency", lambda _: estimate)
+    assert _sizes._latency(tmp_path) == "0.50"
+
+    def unreadable(path):
+        raise ConfigError("the file is unreadable")
+
+    monkeypatch.setattr(_sizes, "estimate_latency", unreadable)
+    with pytest.raises(ConfigError, match="unreadable"):
+        _sizes._latency(tmp_path)
