@@ -1,4 +1,8 @@
-"""Qualcomm's own client against a stand-in of its HTTP interface; needs requirements-device.txt."""
+"""Qualcomm's own client against a stand-in of its HTTP interface.
+
+It needs requirements-device.txt, an environment of its own that takes minutes to install: `make test-device` makes it and
+runs this file. `make test` and CI skip it.
+"""
 
 import http.server
 import io
