@@ -1,7 +1,7 @@
 """Qualcomm's own client against a stand-in of its HTTP interface.
 
-It needs requirements-device.txt, an environment of its own that takes minutes to install: `make test-device` makes it and
-runs this file. `make test` and CI skip it.
+It needs requirements-device.txt, an environment of its own that takes minutes to install: `make test-device` makes it
+and runs this file. `make test` and CI skip it.
 """
 
 import http.server
