@@ -27,6 +27,8 @@ UNIT_SCALE = 1 / 256
 """Of TFLite's int8 sigmoid."""
 LEAST_STEPS, MOST_STEPS = 15, 4096
 """Of input x kernel in an output step, where an odd number is near and means something in float32."""
+_EDGE = 4e-6
+"""Relative to the number of steps: float32 takes the quotient of scales for another one within 2e-7 of it."""
 KERNELS = {_L.Conv2D: "kernel", _L.DepthwiseConv2D: "depthwise_kernel", _L.Dense: "kernel"}
 SAME_GRID = (
     _L.MaxPooling2D,
@@ -76,12 +78,25 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
     def scale(self, kernel: tf.Tensor) -> tf.Tensor:
         """Step of a kernel: one per output channel (C,), or one ()."""
+        return tf.stop_gradient(_odd_scale(self._least(kernel), self.scales["input"], self.scales["output"]))
+
+    def off_edges(self, kernel: tf.Tensor) -> tf.Tensor:
+        """The kernel, with those channels larger by a few millionths whose scale hangs on the last digits of float32."""
+        steps = tf.math.divide_no_nan(self.scales["output"], self.scales["input"] * self._least(kernel))
+        odd = 2 * tf.round((steps - 1) / 2) + 1
+        factor = tf.where(tf.abs(steps - odd) < _EDGE * steps, 1 + 2 * _EDGE, 1.0)
+        if not self.per_channel:
+            return kernel * factor
+        return tf.reshape(self._channels_last(kernel) * factor, kernel.shape)
+
+    def _least(self, kernel: tf.Tensor) -> tf.Tensor:
+        """Smallest step with which no weight is beyond 127."""
         limit = whole = tf.reduce_max(tf.abs(kernel))
         if self.per_channel:
             channels_last = self._channels_last(kernel)
             limit = tf.reduce_max(tf.abs(channels_last), axis=list(range(channels_last.shape.rank - 1)))
             limit = tf.maximum(limit, whole * SMALLEST_CHANNEL)
-        return tf.stop_gradient(_odd_scale(limit / 127, self.scales["input"], self.scales["output"]))
+        return limit / 127
 
     def __call__(self, inputs: tf.Tensor, training: Any, weights: dict[str, Any], **kwargs: Any) -> tf.Tensor:
         limit = 127 * self.scale(inputs)

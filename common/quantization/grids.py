@@ -103,18 +103,22 @@ def align(qat_model: tf_keras.Model) -> None:
             scales["output"].assign(call.output.scale)  # type: ignore[union-attr]
 
 
-def snap_biases(qat_model: tf_keras.Model) -> None:
-    """Put every bias on the int32 grid that the export has for it: input scale x kernel scale.
+def settle(qat_model: tf_keras.Model) -> None:
+    """Make what is trained the same wherever it is computed; done after training and before each validation.
 
-    The grid moves with the kernel, so this is done after training and before each validation.
+    - Kernels leave the edges of their scales: where an output step is just about an odd number of steps of input x
+      kernel, the last digits of float32 decide between it and the next one, and an export may decide otherwise.
+    - Biases go on the int32 grid that the export has for them, input scale x kernel scale, which moves with the kernel.
     """
     for call in _calls(qat_model):
-        if not call.has_kernel or call.inputs[0] is None or not call.kind.use_bias:
+        if not call.has_kernel or call.inputs[0] is None:
             continue
         kernel, quantizer = _kernel(call)
-        step = quantizer.scale(kernel).numpy().astype(np.float64) * call.inputs[0].scale
-        bias = call.kind.bias.numpy().astype(np.float64)
-        call.kind.bias.assign((np.round(bias / step) * step).astype(np.float32))
+        kernel.assign(quantizer.off_edges(kernel))
+        if call.kind.use_bias:
+            step = quantizer.scale(kernel).numpy().astype(np.float64) * call.inputs[0].scale
+            bias = call.kind.bias.numpy().astype(np.float64)
+            call.kind.bias.assign((np.round(bias / step) * step).astype(np.float32))
 
 
 def _kernel(call: _Call) -> tuple[tf.Variable, Any]:

@@ -16,7 +16,7 @@ from tensorflow_model_optimization.python.core.quantization.keras.quantize_layer
 from common.quantization._tfmot import FLOAT_LAYERS, KERNELS, Scheme, layer_configs, quantize_scope
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
-from common.quantization.grids import align, snap_biases
+from common.quantization.grids import align, settle
 
 Calibration = Callable[[], Iterable[Any]]
 """Called once, yields rescaled float32 images (n, H, W, C), a dict by input for a model with several inputs."""
@@ -88,7 +88,7 @@ def prepare_qat(
             layer.trainable = False
     calibrate_ranges(qat_model, calibration)
     align(qat_model)
-    snap_biases(qat_model)
+    settle(qat_model)
     return qat_model
 
 
@@ -241,7 +241,7 @@ def fine_tune(
         if on_step is not None:
             rate = float(schedule(index - 1))
             on_step(index, {"loss": float(loss), "cosine": float(cosine), "learning_rate": rate})
-    snap_biases(qat_model)
+    settle(qat_model)
 
 
 def _together(embeddings: Any) -> tf.Tensor:

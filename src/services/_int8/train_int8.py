@@ -15,7 +15,7 @@ import tf_keras
 from common import tracking
 from common.artifacts import Table
 from common.quantization.branches import branches
-from common.quantization.grids import snap_biases
+from common.quantization.grids import settle
 from common.quantization.qat import fine_tune, prepare_qat
 from common.run import progress
 from src.data.labels import identity_labels
@@ -215,7 +215,7 @@ class _Watch:
         """Validate after a step."""
         if not self._query:
             return
-        snap_biases(self._model)
+        settle(self._model)
         embeddings = self._embed(self._functions, "INT8")
         cosine = 1 - gaps(embeddings, self._float)
         row = {

@@ -7,7 +7,7 @@ import tf_keras
 
 from common.quantization.branches import branches
 from common.quantization.complete import export_qat_onnx
-from common.quantization.grids import _calls, _kernel, _odd_fraction
+from common.quantization.grids import _calls, _kernel, _odd_fraction, settle
 from common.quantization.qat import fine_tune, prepare_qat
 from common.quantization.tflite import convert_qat
 from tests.common.quantization.test_tflite import run
@@ -111,3 +111,24 @@ def test_the_range_behind_a_relu6_ends_at_6(calibration, images, run_onnx):
     completed = export_qat_onnx(model)
     assert "Clip" not in {node.op_type for node in completed.graph.node}
     assert steps_apart(model, run_onnx(completed, images), images) < 0.01
+
+
+def test_no_scale_hangs_on_the_last_digits_of_float32(toy, calibration, images, run_onnx):
+    model = prepare_qat(toy, calibration)
+    call = next(call for call in _calls(model) if call.has_kernel and call.is_integer)
+    kernel, quantizer = _kernel(call)
+    ratio = call.output.scale / call.inputs[0].scale
+    largest = np.abs(kernel.numpy()).max(axis=(0, 1, 2))
+    odd = 2 * np.floor((127 * ratio / largest - 1) / 2) + 1
+    assert (odd >= 15).all()
+    kernel.assign(kernel * (127 * ratio / odd / largest).astype(np.float32))
+
+    def scales():
+        found = [quantizer.scale(kernel * (1 + change)).numpy() for change in (-3e-7, 0, 3e-7)]
+        return np.round(ratio / np.stack(found))
+
+    assert (np.ptp(scales(), axis=0) > 0).any(), "the edge"
+    settle(model)
+    assert (np.ptp(scales(), axis=0) == 0).all()
+    np.testing.assert_array_equal(scales()[0], odd - 2)
+    assert steps_apart(model, run_onnx(export_qat_onnx(model), images), images) < 0.01
