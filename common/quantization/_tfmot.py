@@ -81,7 +81,7 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
         return tf.stop_gradient(_odd_scale(self._least(kernel), self.scales["input"], self.scales["output"]))
 
     def off_edges(self, kernel: tf.Tensor) -> tf.Tensor:
-        """The kernel, with those channels larger by a few millionths whose scale hangs on the last digits of float32."""
+        """The kernel, with channels whose scale hangs on the last digits of float32 larger by a few millionths."""
         steps = tf.math.divide_no_nan(self.scales["output"], self.scales["input"] * self._least(kernel))
         odd = 2 * tf.round((steps - 1) / 2) + 1
         factor = tf.where(tf.abs(steps - odd) < _EDGE * steps, 1 + 2 * _EDGE, 1.0)
