@@ -18,7 +18,11 @@ SMALL = {
     "model": ["model.model_name=mobilenetv1_a025", "model.input_shape=(64,32,3)", "model.pretrained=False"],
     "training": ["training.batch_size=16", "training.epochs=1", "training.steps_per_epoch=6"],
     # networks of a few steps round badly
-    "quantization": ["quantization.max_images=16", "quantization.gate={float_gap: 0.5, dead_dimensions: 1}"],
+    "quantization": [
+        "quantization.max_images=16",
+        "quantization.gate.float_gap=0.5",
+        "quantization.gate.dead_dimensions=1",
+    ],  # fmt: skip
     "qat": ["quantization.qat.epochs=1", "quantization.qat.max_steps=2", "quantization.qat.batch_size=16"],
     "distillation": ["distillation.batch_size=16"],
     "benchmarking": ["benchmarking.parity_images=2", "benchmarking.latency_runs=2"],
