@@ -43,12 +43,17 @@ FLOAT_LAYERS = (_L.BatchNormalization, _L.LayerNormalization, _L.GroupNormalizat
 _FUSES_RELU = (*KERNELS, _L.Add)
 
 
+def _steps(scale: tf.Tensor, input_scale: tf.Tensor, output_scale: tf.Tensor) -> tf.Tensor:
+    """Steps of input x kernel in an output step; 0 where a grid is unknown."""
+    return tf.math.divide_no_nan(output_scale, input_scale * scale)
+
+
 def _odd_scale(least: tf.Tensor, input_scale: tf.Tensor, output_scale: tf.Tensor) -> tf.Tensor:
     """Smallest scale from `least` on with which an output step is R steps of input x kernel, R odd (see `grids`).
 
     The scale stays as it is where a grid is unknown and where R is very small or large.
     """
-    steps = tf.math.divide_no_nan(output_scale, input_scale * least)
+    steps = _steps(least, input_scale, output_scale)
     odd = 2 * tf.floor((steps - 1) / 2) + 1
     is_near = (steps >= LEAST_STEPS) & (steps < MOST_STEPS)
     return tf.where(is_near, tf.math.divide_no_nan(output_scale, input_scale * odd), least)
@@ -82,7 +87,7 @@ class KernelQuantizer(tfmot.quantization.keras.quantizers.Quantizer):
 
     def off_edges(self, kernel: tf.Tensor) -> tf.Tensor:
         """The kernel, with channels whose scale hangs on the last digits of float32 larger by a few millionths."""
-        steps = tf.math.divide_no_nan(self.scales["output"], self.scales["input"] * self._least(kernel))
+        steps = _steps(self._least(kernel), self.scales["input"], self.scales["output"])
         odd = 2 * tf.round((steps - 1) / 2) + 1
         factor = tf.where(tf.abs(steps - odd) < _EDGE * steps, 1 + 2 * _EDGE, 1.0)
         if not self.per_channel:

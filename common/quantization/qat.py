@@ -199,8 +199,8 @@ def fine_tune(
     On a trained MobileNet V1 x0.25, 200 steps at 1e-4, this raised the cosine to the float embedding of held-out
     images from 0.99931 to 0.99948; ranges that follow the data in the first half gave 0.99945, TFMOT's
     unfolded batch norms 0.99944 with frozen statistics and 0.99835 with moving ones. A learning rate of 1e-5
-    gave 0.99943, 1e-3 0.99917. Large networks want less: on MobileNet V2 x1.0, 75 steps at 1e-5 raised it from 0.989 to
-    0.996, at 3e-5 to 0.991, and 1e-4 took it to 0.905.
+    gave 0.99943, 1e-3 0.99917. Large networks want less: on a barely trained MobileNet V2 x1.0, 75 steps at 1e-5
+    raised it from 0.989 to 0.996, at 3e-5 to 0.991, and 1e-4 took it to 0.905.
 
     Args:
         qat_model: model of `prepare_qat`.
