@@ -984,7 +984,7 @@ class Evaluation(Strict):
     target: Target = "host"
     """`qnn_htp_emulator` also scores the INT8 `.onnx` on Qualcomm's emulator of the NPU; 0.1 to 5 s an image."""
     emulated_identities: PositiveInt | None = None
-    """People of the test set whose images it embeds, all by default; the score of the host on them is beside it."""
+    """People of the test set whose images alone it embeds, without a threshold; by default all, and those for one."""
     reid_distance_metric: Literal["cosine", "euclidean"] = "cosine"
     """Distance between L2-normalised embeddings."""
     protocol: EvaluationProtocol | None = None

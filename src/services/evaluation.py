@@ -210,8 +210,8 @@ def _emulated(config: Config, data: Data, model: Model, seed: int) -> Iterator[_
     """The rows of the emulator; of some people only, where it is told so, behind the host's of the same images."""
     role, target = next(iter(model.files)), config.evaluation.target
     some = _of_some_people(data, config.evaluation.emulated_identities)
-    if some is data:
-        yield from _score_file(config, data, model, role, target, seed)
+    if some.query is data.query:
+        yield from _score_file(config, some, model, role, target, seed)
         return
     people = len({sample.identity for sample in some.query})
     for where in ("host", target):
@@ -221,9 +221,11 @@ def _emulated(config: Config, data: Data, model: Model, seed: int) -> Iterator[_
 
 def _of_some_people(data: Data, count: int | None) -> Data:
     """The test images of `count` people who are both sought and to be found, evenly spread; None means all images."""
-    found = sorted({s.identity for s in data.query} & {s.identity for s in data.gallery}, key=str)
-    if count is None or count >= len(found):
+    if count is None:
         return data
+    found = sorted({s.identity for s in data.query} & {s.identity for s in data.gallery}, key=str)
+    if count >= len(found):
+        return replace(data, validation=[])
     kept = {found[index * len(found) // count] for index in range(count)}
     query, gallery = ([s for s in part if s.identity in kept] for part in (data.query, data.gallery))
     return replace(data, query=query, gallery=gallery, validation=[])

@@ -72,6 +72,8 @@ class Plan(Strict):
     """Given to every training."""
     quantization: list[str] = []
     """Given to every quantization."""
+    emulation: list[str] = []
+    """Given to every quantization of a network that is emulated."""
     wide: list[str] = []
     """Given to every quantization with 16 bits between operators, of which only parity is measured."""
     networks: dict[str, Network]
@@ -118,7 +120,7 @@ def run_plan(plan: Plan, folder: Path, jobs: int, smoke: bool = False) -> dict[s
             trained = [*common, "~model.model_name", "~training", "+model.model_path={previous}"]
             quantization = [
                 *trained, f"operation_mode={mode}",
-                *(["+evaluation.target=qnn_htp_emulator"] if network.emulate else []),
+                *(plan.emulation if network.emulate else []),
                 *plan.quantization, *network.quantization, *(_SMOKE[:2] + _SMOKE_QUANTIZATION if smoke else ()),
             ]  # fmt: skip
             wide = [

@@ -33,6 +33,7 @@ _LOGGER = logging.getLogger(__name__)
 IMAGES_PER_IDENTITY = 4
 _PROTOTYPE_SCALE = 16.0  # of cosines before the softmax: with 1, no classifier could be sure
 _WARM_UP = 3  # steps that trace or fill caches
+_EQUAL_MAP = 0.005  # what the validation images of a few hundred people cannot tell apart
 
 
 @dataclass(frozen=True)
@@ -201,7 +202,7 @@ class _Watch:
         models = branches(model)
         self._functions = {b.name: validation.embedder(models[b.name]) for b in branches_}
         self._rows: list[dict[str, float]] = []
-        self._best: tuple[float, list[np.ndarray]] | None = None
+        self._kept: tuple[dict[str, float], list[np.ndarray]] | None = None
         self._seconds: list[float] = []
         self._last = perf_counter()
 
@@ -230,10 +231,17 @@ class _Watch:
             "quantization-aware training, step %d of %d: %s", step, self._steps,
             ", ".join(f"{name} {value:.4f}" for name, value in row.items() if name != "step"),
         )  # fmt: skip
-        # A later epoch wins a tie: it has seen more.
-        if self._best is None or row[self._criterion] >= self._best[0]:
-            self._best = row[self._criterion], self._model.get_weights()
+        if self._kept is None or self._is_better(row, self._kept[0]):
+            self._kept = row, self._model.get_weights()
         self._last = perf_counter()
+
+    def _is_better(self, row: dict[str, float], kept: dict[str, float]) -> bool:
+        """Whether to keep a later step: of those about as good as the best one, the nearest to the float model."""
+        if "mAP" in row:
+            least = max(row["mAP"] for row in self._rows) - _EQUAL_MAP
+            if (row["mAP"] >= least) != (kept["mAP"] >= least):
+                return row["mAP"] >= least
+        return row["cosine_mean"] >= kept["cosine_mean"]
 
     def finish(self, batch: int) -> Trained:
         """Put the best weights back and tell what happened."""
@@ -242,9 +250,9 @@ class _Watch:
         columns = list(self._rows[0]) if self._rows else []
         note = "The last step of quantization-aware training is kept: there are no validation images."
         rows = []
-        if self._best is not None:
-            self._model.set_weights(self._best[1])
-            chosen = max(self._rows, key=lambda row: (row[self._criterion], row["step"]))
+        if self._kept is not None:
+            chosen, weights = self._kept
+            self._model.set_weights(weights)
             metrics |= {f"qat/val_{name}": value for name, value in chosen.items()}
             metrics |= {f"qat/val_float_{name}": value for name, value in self._float_scores.items()}
             note = (
@@ -271,7 +279,9 @@ class _Watch:
 
     @property
     def _criterion(self) -> str:
-        return "mAP" if "mAP" in self._float_scores else "cosine_mean"
+        if "mAP" not in self._float_scores:
+            return "cosine to float"
+        return f"mAP, and among those within {100 * _EQUAL_MAP:.1f} points of it by cosine to float,"
 
     def _embed(self, functions: dict[str, Embedding], what: str) -> np.ndarray:
         return embed_samples(self._branches, functions, [*self._query, *self._gallery], f"{what}: validation")

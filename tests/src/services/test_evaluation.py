@@ -157,6 +157,39 @@ def test_a_drawn_protocol_gives_the_spread_and_pictures_of_one_gallery(data, tmp
     assert report.notes[1].startswith("Verification, breakdowns and pictures use one gallery")
 
 
+@pytest.mark.parametrize(
+    ("people", "embedded"),
+    [
+        (None, [("qnn_htp_emulator", 48, 72, 80)]),
+        (3, [("host", 12, 18, 0), ("qnn_htp_emulator", 12, 18, 0)]),
+        (12, [("qnn_htp_emulator", 48, 72, 0)]),
+        (99, [("qnn_htp_emulator", 48, 72, 0)]),
+    ],
+)
+def test_the_emulator_embeds_all_images_or_those_of_some_people(
+    data, tmp_path, monkeypatch, people, embedded
+):
+    service = importlib.import_module(SERVICES["evaluation"])
+    config = _config(
+        data,
+        {"validation_path": str(data / "validation")},
+        target="qnn_htp_emulator",
+        **({"emulated_identities": people} if people else {}),
+    )
+    seen = []
+
+    def score_file(config, images, model, role, target, seed):
+        seen.append((target, len(images.query), len(images.gallery), len(service._threshold_samples(images))))
+        return iter(())
+
+    monkeypatch.setattr(service, "_score_file", score_file)
+    monkeypatch.setattr(service, "check_target", lambda *_: None)
+    model = _starting_model(config)
+    images = _preflight(config, {"evaluation": service}, model, Run(tmp_path, 0))
+    assert list(service._emulated(config, images, model, 0)) == []
+    assert seen == embedded
+
+
 def test_a_threshold_is_not_chosen_on_the_people_who_are_tested(data, tmp_path):
     report = _evaluate(tmp_path, _config(data, {"validation_path": str(data / "same_people")}))
     assert "float32/keras/threshold" not in report.metrics

@@ -363,7 +363,10 @@ def test_the_best_epoch_is_kept_and_shown_beside_the_float_model(people):
     assert trained.metrics["qat/val_step"] == 0
     assert trained.metrics["qat/val_mAP"] > 0.4
     assert trained.metrics["qat/images_per_second"] > 0
-    assert "Step 0 of quantization-aware training is kept, the best by mAP" in trained.note
+    assert (
+        "Step 0 of quantization-aware training is kept, the best by mAP, and among those within 0.5"
+        in trained.note
+    )
 
 
 def test_a_later_epoch_wins_a_tie_and_float_layers_are_patterns(people):
@@ -372,10 +375,41 @@ def test_a_later_epoch_wins_a_tie_and_float_layers_are_patterns(people):
     assert not [w.name for w in trained.model.weights if "pool" in w.name and w.name.endswith("min:0")]
 
 
+@pytest.mark.parametrize(
+    ("scores", "kept"),
+    [
+        ([(0.500, 0.93), (0.497, 0.96)], 1),  # half a point of mAP is noise: the nearer one
+        ([(0.500, 0.96), (0.503, 0.93)], 0),
+        ([(0.500, 0.96), (0.506, 0.93)], 1),  # more than noise
+        ([(0.500, 0.96), (0.490, 0.99)], 0),
+        ([(0.500, 0.96), (0.496, 0.97), (0.503, 0.94)], 2),  # the second is too far from the third
+        ([(0.500, 0.96), (0.500, 0.96)], 1),  # the later one has seen more
+    ],
+)
+def test_of_steps_of_about_the_same_map_the_one_nearest_to_the_float_network_is_kept(
+    people, monkeypatch, scores, kept
+):
+    branch = _branch(people)
+    model = prepare_qat(branch.network, branch.calibrate)
+    monkeypatch.setattr(train_int8, "settle", lambda model: None)
+    watch = train_int8._Watch(model, branch.network, [branch], people, 1, len(scores))
+    for step, (score, cosine) in enumerate(scores):
+        monkeypatch.setattr(watch, "_scores", lambda _, score=score: {"rank1": 0.5, "mAP": score})
+        monkeypatch.setattr(train_int8, "gaps", lambda *_, cosine=cosine: np.array([1 - cosine]))
+        watch.tick()
+        watch.look(step)
+        model.set_weights([weight + 1 for weight in model.get_weights()])
+    expected = [weight + kept - len(scores) for weight in model.get_weights()]
+    trained = watch.finish(8)
+    for weight, wanted in zip(trained.model.get_weights(), expected, strict=True):
+        np.testing.assert_allclose(weight, wanted, atol=1e-5)
+    assert [row[-1] for row in trained.table.rows].index("kept") == kept + 1
+
+
 def test_people_seen_once_are_validated_by_the_cosine_and_nobody_by_nothing(people):
     alone = [next(s for s in people if s.identity == person) for person in (1, 2, 3)]
     _, trained = _train(people, alone)
-    assert "best by cosine_mean" in trained.note and "qat/val_mAP" not in trained.metrics
+    assert "best by cosine to float on" in trained.note and "qat/val_mAP" not in trained.metrics
     assert trained.table.columns[:2] == ("step", "cosine_mean")
     _, trained = _train(people, [])
     assert trained.table.rows == () and "no validation images" in trained.note

@@ -10,6 +10,7 @@ from src.tools._planned import END, put_between_markers, time_verdict
 
 PLAN = """
 overrides: [general.project_name=test]
+emulation: [+evaluation.target=qnn_htp_emulator, +evaluation.emulated_identities=9]
 wide: [+quantization.activation_bits=16]
 networks:
   small: {seeds: [0, 1], emulate: True, training: [training.epochs=3]}
