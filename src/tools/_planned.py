@@ -2,12 +2,18 @@
 
 import argparse
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
-from common.config import OUTPUTS, ConfigError
+import yaml
 
+from common.artifacts import write_json
+from common.config import OUTPUTS, ConfigError, Strict, validate
+
+PlanType = TypeVar("PlanType", bound=Strict)
 END = "<!-- end of the table -->"
 
 
@@ -35,6 +41,51 @@ def read_options(arguments: Sequence[str], description: str, plan: Path) -> Opti
     given = parser.parse_args(arguments)
     name = f"{given.plan.stem}{'_smoke' if given.smoke else ''}"
     return Options(given.plan, (given.folder or Path(OUTPUTS) / name).absolute(), given.jobs, given.smoke)
+
+
+def read_plan(schema: type[PlanType], path: Path) -> PlanType:
+    """Read and check a plan.
+
+    Args:
+        schema: What the file describes.
+        path: A YAML file.
+
+    Raises:
+        ConfigError: the file is missing, is not YAML, or does not describe an experiment.
+    """
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"experiment {path} cannot be read: {error}") from error
+    if not isinstance(raw, dict):
+        raise ConfigError(f"experiment {path}: expected keys and values, received {type(raw).__name__}")
+    return validate(schema, raw)
+
+
+def run_planned(
+    options: Options, run: Callable[[Options], tuple[str, Mapping[str, Any]]], page: Path, marker: str
+) -> int:
+    """Run an experiment, print what came out, and write it into a page, unless the runs are tiny.
+
+    Args:
+        options: Of the command line.
+        run: Runs what is not finished yet; returns the Markdown and the content of `results.json`.
+        page: Receives the Markdown.
+        marker: Behind which it goes, see `put_between_markers`.
+
+    Returns:
+        The exit code: 2 where the plan, a run or the page is not as expected, which is printed.
+    """
+    try:
+        text, results = run(options)
+        if not options.smoke:
+            put_between_markers(page, text, marker)
+    except (OSError, ConfigError, RuntimeError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(text)
+    write_json(options.folder / "results.json", results)
+    return 0
 
 
 def put_between_markers(page: Path, text: str, marker: str) -> None:

@@ -17,14 +17,13 @@ from time import perf_counter
 from typing import Any
 
 import numpy as np
-import yaml
+from pydantic import field_validator
 
-from common.artifacts import write_csv, write_json
-from common.config import ConfigError, validate
+from common.artifacts import write_csv
 from common.plotting import line_curves
 from datasets.synthetic import generate
 from src.data.readers.vt_mot import vt_mot
-from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
+from src.tools._planned import Options, read_options, read_plan, run_planned, time_verdict, verdict
 from src.tools.cluster_purity import TITLE as PURITY
 from src.tools.cluster_purity import by_round, described, draw_purity, people_of
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
@@ -70,17 +69,12 @@ class Plan(Experiment):
     target: str
     """The synthetic preset that is adapted to."""
 
-
-def read_plan(path: Path) -> Plan:
-    """Read a plan.
-
-    Raises:
-        ConfigError: it is no plan, or an arm is missing.
-    """
-    plan = validate(Plan, yaml.safe_load(path.read_text(encoding="utf-8")))
-    if missing := [arm for arm in _ARMS if arm not in plan.arms]:
-        raise ConfigError(f"{path}: arms needs {', '.join(missing)}, it has {', '.join(plan.arms)}")
-    return plan
+    @field_validator("arms")
+    @classmethod
+    def _is_complete(cls, arms: dict[str, list[Step]]) -> dict[str, list[Step]]:
+        if missing := [arm for arm in _ARMS if arm not in arms]:
+            raise ValueError(f"needs {', '.join(missing)}, received {', '.join(arms)}")
+        return arms
 
 
 def for_smoke(plan: Plan) -> Plan:
@@ -303,45 +297,37 @@ def _history(run: Path, modality: str) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if row["modality"] == modality]
 
 
+def _run(options: Options) -> tuple[str, dict[str, Any]]:
+    plan, folder = read_plan(Plan, options.plan), options.folder
+    plan = for_smoke(plan) if options.smoke else plan
+    roots = {name: _PROJECT / f"datasets/synthetic_{name}_vt_mot" for name in (plan.source, plan.target)}
+    rendered_before = any(root.is_dir() for root in roots.values())
+    is_new, start = not folder.exists(), perf_counter()
+    source, target = (generate(name, roots[name], "vt_mot") for name in (plan.source, plan.target))
+    labels = write_true_labels(target, folder / "true_labels.csv")
+    run_experiment(on_people(plan, source, target, labels), folder, options.jobs)
+    minutes = (perf_counter() - start) / 60
+    people = people_of(labels)
+    results = {arm: scores_of([step_folder(folder, arm, s, 1) for s in plan.seeds]) for arm in plan.arms}
+    on_source = {
+        _BEFORE: scores_of([step_folder(folder, SHARED, s, len(plan.shared)) for s in plan.seeds]),
+        _ADAPTED: scores_of([step_folder(folder, _ADAPTED, s, 2) for s in plan.seeds]),
+    }
+    timed = time_verdict(minutes, _MINUTES, rendered_before)
+    lines = [
+        *scores_table(results, on_source, "target"), "", *shares_table(results), "",
+        *clusters_table(plan, folder, people), "", *verdicts(results, plan.seeds),
+        verdict_on_rounds(rounds_of(plan, folder)), *([timed] if is_new else []), "",
+        *draw(plan, folder, people, folder if options.smoke else _PAGE.parent / "images"),
+    ]  # fmt: skip
+    plain = {arm: {name: values.tolist() for name, values in row.items()} for arm, row in results.items()}
+    return "\n".join(lines), {"plan": plan.model_dump(mode="json"), "mAP": plain}
+
+
 def main(arguments: list[str]) -> int:
     """Run the experiment; returns the exit code."""
     options = read_options(arguments, "How far adaptation goes without labels.", _PLAN)
-    folder = options.folder
-    try:
-        plan = read_plan(options.plan)
-        plan = for_smoke(plan) if options.smoke else plan
-        roots = {name: _PROJECT / f"datasets/synthetic_{name}_vt_mot" for name in (plan.source, plan.target)}
-        rendered_before = any(root.is_dir() for root in roots.values())
-        is_new, start = not folder.exists(), perf_counter()
-        source, target = (generate(name, roots[name], "vt_mot") for name in (plan.source, plan.target))
-        labels = write_true_labels(target, folder / "true_labels.csv")
-        run_experiment(on_people(plan, source, target, labels), folder, options.jobs)
-        minutes = (perf_counter() - start) / 60
-        people = people_of(labels)
-        results = {arm: scores_of([step_folder(folder, arm, s, 1) for s in plan.seeds]) for arm in plan.arms}
-        on_source = {
-            _BEFORE: scores_of([step_folder(folder, SHARED, s, len(plan.shared)) for s in plan.seeds]),
-            _ADAPTED: scores_of([step_folder(folder, _ADAPTED, s, 2) for s in plan.seeds]),
-        }
-        timed = time_verdict(minutes, _MINUTES, rendered_before)
-        text = "\n".join(
-            [
-                *scores_table(results, on_source, "target"), "", *shares_table(results), "",
-                *clusters_table(plan, folder, people), "", *verdicts(results, plan.seeds),
-                verdict_on_rounds(rounds_of(plan, folder)), *([timed] if is_new else []), "",
-                *draw(plan, folder, people, folder if options.smoke else _PAGE.parent / "images"),
-            ]
-        )  # fmt: skip
-        if not options.smoke:
-            put_between_markers(_PAGE, text, _BEGIN)
-    except (OSError, ConfigError, RuntimeError, yaml.YAMLError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(text)
-    plain = {arm: {name: values.tolist() for name, values in row.items()} for arm, row in results.items()}
-    found: dict[str, Any] = {"plan": plan.model_dump(mode="json"), "mAP": plain}
-    write_json(folder / "results.json", found)
-    return 0
+    return run_planned(options, _run, _PAGE, _BEGIN)
 
 
 if __name__ == "__main__":

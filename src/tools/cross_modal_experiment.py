@@ -19,15 +19,14 @@ import numpy as np
 import yaml
 from pydantic import Field
 
-from common.artifacts import write_json
-from common.config import ConfigError, Strict, validate
+from common.config import ConfigError, Strict
 from common.plotting import line_curves
 from datasets.synthetic import generate
 from src.data.readers.sysu_mm01 import sysu_mm01 as read_sysu_mm01
 from src.metrics.protocols import market1501, sysu_mm01
 from src.services._analysis import images_of, modality_numbers
 from src.tools._intervals import bootstrap, paired_t
-from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
+from src.tools._planned import Options, read_options, read_plan, run_planned, time_verdict, verdict
 from src.tools._queries import KERAS, queries_of
 from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
 
@@ -35,10 +34,11 @@ _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/cross_modal.yaml"
 _PAGE = _PROJECT / "docs/results.md"
 _BEGIN = "<!-- tables of make experiments-cross-modal -->"
-_SMOKE = (
+SMOKE = (
     "++model.input_shape=[64,32,3]", "training.epochs=1", "++training.steps_per_epoch=1", "training.batch_size=24",
     "training.images_per_identity=4", "~training.callbacks",
 )  # fmt: skip
+"""Overrides that make a training tiny."""
 _MODEL, _RANDOM = "float32/keras/", "baseline/random "
 _RANK1, _MAP = "rank1", "mAP"
 SCORES = {
@@ -86,7 +86,7 @@ def for_smoke(plan: Plan) -> Plan:
     def tiny(steps: Sequence[Step]) -> list[Step]:
         kept = ([text for text in step.overrides if "training.callbacks" not in text] for step in steps)
         return [
-            s.model_copy(update={"overrides": [*own, *_SMOKE]}) for s, own in zip(steps, kept, strict=True)
+            s.model_copy(update={"overrides": [*own, *SMOKE]}) for s, own in zip(steps, kept, strict=True)
         ]
 
     changes = {
@@ -360,39 +360,52 @@ def _training(runs: Sequence[Path]) -> Curve | None:
     return (np.array(x), np.array(y)) if x else None
 
 
+def run_on_people(
+    plan: Plan, root: Path, options: Options, minutes: int
+) -> tuple[dict[str, dict[str, list[float]]], list[str]]:
+    """Render the people of the preset, and run what is not finished yet.
+
+    Args:
+        plan: What to run.
+        root: Folder of the people in the layout of SYSU-MM01, who are rendered unless they are there.
+        options: Of the command line.
+        minutes: That a whole new run may take.
+
+    Returns:
+        What `run_experiment` returns, and of a new run a line that says whether it was fast enough.
+
+    Raises:
+        RuntimeError: a run failed; the message names its log.
+    """
+    is_new, rendered_before, start = not options.folder.exists(), root.is_dir(), perf_counter()
+    generate(plan.preset, root, "sysu_mm01")
+    overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
+    results = run_experiment(plan.model_copy(update={"overrides": overrides}), options.folder, options.jobs)
+    timed = time_verdict((perf_counter() - start) / 60, minutes, rendered_before)
+    return results, [timed] if is_new else []
+
+
+def _run(options: Options) -> tuple[str, dict[str, Any]]:
+    plan, folder = read_plan(Plan, options.plan), options.folder
+    plan = for_smoke(plan) if options.smoke else plan
+    root = _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01"
+    results, timed = run_on_people(plan, root, options, _MINUTES)
+    rows = {_CHANCE: chance(root), _UNTRAINED: untrained(plan, folder), **results}
+    images = {arm: images_seen(plan, folder, arm) for arm in plan.arms}
+    pictures = folder if options.smoke else _PAGE.parent / "images"
+    lines = [
+        *table(plan, rows, images), "", *parts_table(plan, rows, folder), "", *verdicts(plan, rows, images),
+        *timed, "", *draw(plan, folder, pictures, best_arm(plan, rows)),
+    ]  # fmt: skip
+    return "\n".join(lines), {
+        "plan": plan.model_dump(mode="json"), "rows": rows, "images_seen": images,
+    }  # fmt: skip
+
+
 def main(arguments: list[str]) -> int:
     """Run the experiment; returns the exit code."""
     options = read_options(arguments, "What each part of a visible-thermal network makes.", _PLAN)
-    folder = options.folder
-    try:
-        plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
-        plan = for_smoke(plan) if options.smoke else plan
-        root = _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01"
-        is_new, rendered_before, start = not folder.exists(), root.is_dir(), perf_counter()
-        generate(plan.preset, root, "sysu_mm01")
-        overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
-        results = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
-        minutes = (perf_counter() - start) / 60
-        rows = {_CHANCE: chance(root), _UNTRAINED: untrained(plan, folder), **results}
-        images = {arm: images_seen(plan, folder, arm) for arm in plan.arms}
-        pictures = folder if options.smoke else _PAGE.parent / "images"
-        timed = time_verdict(minutes, _MINUTES, rendered_before)
-        told = [
-            *verdicts(plan, rows, images),
-            *([timed] if is_new else []),
-            "",
-            *draw(plan, folder, pictures, best_arm(plan, rows)),
-        ]
-        text = "\n".join([*table(plan, rows, images), "", *parts_table(plan, rows, folder), "", *told])
-        if not options.smoke:
-            put_between_markers(_PAGE, text, _BEGIN)
-    except (OSError, ConfigError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(text)
-    found: dict[str, Any] = {"plan": plan.model_dump(mode="json"), "rows": rows, "images_seen": images}
-    write_json(folder / "results.json", found)
-    return 0
+    return run_planned(options, _run, _PAGE, _BEGIN)
 
 
 if __name__ == "__main__":

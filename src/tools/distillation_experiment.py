@@ -13,21 +13,28 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import yaml
 from pydantic import Field
 
-from common.artifacts import write_json
-from common.config import ConfigError, validate
-from datasets.synthetic import generate
+from common.config import ConfigError
 from src.schema import ModelSection
-from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
+from src.tools._intervals import paired_t
+from src.tools._planned import Options, read_options, read_plan, run_planned, verdict
 from src.tools._sizes import Size, published_sizes, size_of
-from src.tools.cross_modal_experiment import SCORES, Part, Plan, Rows, difference, paired_t, parts_table
-from src.tools.experiment import SHARED, Step, model_of, run_experiment, step_folder
+from src.tools.cross_modal_experiment import (
+    SCORES,
+    SMOKE,
+    Part,
+    Plan,
+    Rows,
+    difference,
+    parts_table,
+    run_on_people,
+)
+from src.tools.experiment import SHARED, Step, model_of, step_folder
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/distillation.yaml"
@@ -40,16 +47,10 @@ _TINY_STAGE = (
     "{epochs: 1, steps_per_epoch: 1, optimizer: SGD, losses: [{name: cross_entropy}, {name: logit_distillation}, "
     "{name: relational_distillation}, {name: focal_ranking}]}"
 )
-_SMOKE = (
-    "++model.input_shape=[64,32,3]", "training.epochs=1", "++training.steps_per_epoch=1", "training.batch_size=24",
-    "training.images_per_identity=4", "~training.callbacks",
-)  # fmt: skip
 _SMOKE_DISTILLATION = (
     "++model.input_shape=[64,32,3]", "distillation.batch_size=24", "distillation.images_per_identity=4",
     "~distillation.stages", f"distillation.stages=[{_TINY_STAGE}, {_TINY_STAGE}]",
 )  # fmt: skip
-
-
 _SMOKE_QUANTIZATION = (
     "++quantization.max_images=16",
     "++quantization.gate={float_gap: 1, dead_dimensions: 1}",
@@ -116,7 +117,7 @@ def for_smoke(plan: DistillationPlan) -> DistillationPlan:
 
 def _smoke_of(config: str) -> Sequence[str]:
     kinds = {"distillation": _SMOKE_DISTILLATION, "quantization": _SMOKE_QUANTIZATION}
-    return next((overrides for kind, overrides in kinds.items() if kind in config), _SMOKE)
+    return next((overrides for kind, overrides in kinds.items() if kind in config), SMOKE)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -352,46 +353,31 @@ def _interval(low: float, high: float) -> str:
     return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
-def main(arguments: list[str]) -> int:
-    """Run the experiment; returns the exit code."""
-    options = read_options(arguments, "What a teacher makes of a student.", _PLAN)
-    folder = options.folder
-    try:
-        plan = validate(DistillationPlan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
-        plan = for_smoke(plan) if options.smoke else plan
-        root = _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01"
-        is_new, rendered_before, start = not folder.exists(), root.is_dir(), perf_counter()
-        generate(plan.preset, root, "sysu_mm01")
-        overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
-        rows = run_experiment(plan.model_copy(update={"overrides": overrides}), folder, options.jobs)
-        minutes = (perf_counter() - start) / 60
-        validation = {arm: validation_of(plan, folder, arm) for arm in plan.arms}
-        costs = {arm: cost_of(plan, folder, arm) for arm in plan.arms}
-        sizes = {arm: deployed_size(plan, folder, arm) for arm in plan.arms}
-        published = published_sizes(plan.published, folder / "published")
-        told = verdicts(plan, rows, validation, costs)
-        if is_new:
-            told.append(time_verdict(minutes, _MINUTES, rendered_before))
-        tables = (
-            table(plan, rows, validation, costs),
-            parts_table(plan, rows, folder),
-            sizes_table(rows, sizes),
-            published_table(published),
-        )
-        text = "\n".join([line for lines in tables for line in (*lines, "")] + told)
-        if not options.smoke:
-            put_between_markers(_PAGE, text, _BEGIN)
-    except (OSError, ConfigError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(text)
-    found: dict[str, Any] = {
+def _run(options: Options) -> tuple[str, dict[str, Any]]:
+    plan, folder = read_plan(DistillationPlan, options.plan), options.folder
+    plan = for_smoke(plan) if options.smoke else plan
+    root = _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01"
+    rows, timed = run_on_people(plan, root, options, _MINUTES)
+    validation = {arm: validation_of(plan, folder, arm) for arm in plan.arms}
+    costs = {arm: cost_of(plan, folder, arm) for arm in plan.arms}
+    sizes = {arm: deployed_size(plan, folder, arm) for arm in plan.arms}
+    published = published_sizes(plan.published, folder / "published")
+    lines = [
+        *table(plan, rows, validation, costs), "", *parts_table(plan, rows, folder), "",
+        *sizes_table(rows, sizes), "", *published_table(published), "",
+        *verdicts(plan, rows, validation, costs), *timed,
+    ]  # fmt: skip
+    return "\n".join(lines), {
         "plan": plan.model_dump(mode="json"), "rows": rows, "validation": validation,
         "costs": {arm: cost._asdict() for arm, cost in costs.items()},
         "sizes": {row: size._asdict() for row, size in {**sizes, **published}.items()},
     }  # fmt: skip
-    write_json(folder / "results.json", found)
-    return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Run the experiment; returns the exit code."""
+    options = read_options(arguments, "What a teacher makes of a student.", _PLAN)
+    return run_planned(options, _run, _PAGE, _BEGIN)
 
 
 if __name__ == "__main__":

@@ -21,13 +21,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import Field
 
 from common.artifacts import write_json
-from common.config import OUTPUTS, ConfigError, Strict, validate
+from common.config import OUTPUTS, ConfigError, Strict
 from common.plotting import bars
 from common.run import progress
+from src.tools._planned import read_plan
 
 _PROJECT = Path(__file__).parents[2]
 _MADE = (
@@ -64,21 +64,6 @@ class Experiment(Strict):
     """Run once a seed, before the arms."""
     arms: dict[str, list[Step]]
     """Name of a row to its steps; differences are taken to the first arm."""
-
-
-def read_experiment(path: Path) -> Experiment:
-    """Read and check an experiment.
-
-    Raises:
-        ConfigError: the file is missing, is not YAML, or does not describe an experiment.
-    """
-    try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError) as error:
-        raise ConfigError(f"experiment {path} cannot be read: {error}") from error
-    if not isinstance(raw, dict):
-        raise ConfigError(f"experiment {path}: expected keys and values, received {type(raw).__name__}")
-    return validate(Experiment, raw)
 
 
 def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str, dict[str, list[float]]]:
@@ -241,7 +226,7 @@ def main(arguments: list[str]) -> int:
     options = parser.parse_args(arguments)
     folder = (options.folder or Path(OUTPUTS) / options.experiment.stem).absolute()
     try:
-        experiment = read_experiment(options.experiment)
+        experiment = read_plan(Experiment, options.experiment)
         results = run_experiment(experiment, folder, options.jobs)
     except (ConfigError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

@@ -15,15 +15,14 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import numpy as np
-import yaml
 from pydantic import Field
 
-from common.artifacts import write_json
-from common.config import ConfigError, Strict, validate
+from common.config import Strict
 from common.run import progress
-from src.tools._planned import put_between_markers, read_options, time_verdict, verdict
+from src.tools._planned import Options, read_options, read_plan, run_planned, time_verdict, verdict
 from src.tools.experiment import run_step
 
 _PROJECT = Path(__file__).parents[2]
@@ -296,23 +295,19 @@ def _rendered_before(plan: Plan) -> bool:
     return any((_PROJECT / f"datasets/synthetic_{preset}").is_dir() for preset in presets)
 
 
+def _run(options: Options) -> tuple[str, dict[str, Any]]:
+    plan = read_plan(Plan, options.plan)
+    is_new, rendered_before, start = not options.folder.exists(), _rendered_before(plan), perf_counter()
+    results = run_plan(plan, options.folder, options.jobs, options.smoke)
+    timed = [time_verdict((perf_counter() - start) / 60, _MINUTES, rendered_before)] if is_new else []
+    text = "\n".join([table(results), "", *verdicts(results), *timed])
+    return text, {"plan": plan.model_dump(mode="json"), "results": results}
+
+
 def main(arguments: list[str]) -> int:
     """Run the experiment; returns the exit code."""
     options = read_options(arguments, "Float, PTQ, QAT and the emulated NPU for several networks.", _PLAN)
-    try:
-        plan = validate(Plan, yaml.safe_load(options.plan.read_text(encoding="utf-8")))
-        is_new, rendered_before, start = not options.folder.exists(), _rendered_before(plan), perf_counter()
-        results = run_plan(plan, options.folder, options.jobs, options.smoke)
-        timed = [time_verdict((perf_counter() - start) / 60, _MINUTES, rendered_before)] if is_new else []
-        text = "\n".join([table(results), "", *verdicts(results), *timed])
-        if not options.smoke:
-            put_between_markers(_PAGE, text, _BEGIN)
-    except (OSError, ConfigError, RuntimeError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(text)
-    write_json(options.folder / "results.json", {"plan": plan.model_dump(mode="json"), "results": results})
-    return 0
+    return run_planned(options, _run, _PAGE, _BEGIN)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from src.data.readers.vt_mot import vt_mot
 from src.schema import Config
 from src.tools import adaptation_experiment as tool
 from src.tools import experiment
+from src.tools._planned import read_plan
 from src.tools.experiment import SHARED, step_folder
 
 MAP = {
@@ -157,14 +158,14 @@ def test_a_plan_without_an_arm_is_refused(tmp_path):
     plan = yaml.safe_load(tool._PLAN.read_text(encoding="utf-8"))
     del plan["arms"]["oracle"]
     (tmp_path / "plan.yaml").write_text(yaml.safe_dump(plan))
-    with pytest.raises(ConfigError, match="arms needs oracle"):
-        tool.read_plan(tmp_path / "plan.yaml")
+    with pytest.raises(ConfigError, match="arms: needs oracle"):
+        read_plan(tool.Plan, tmp_path / "plan.yaml")
 
 
 @pytest.mark.parametrize("smoke", [False, True])
 def test_every_step_of_the_project_is_a_valid_configuration(smoke, monkeypatch, tmp_path):
     monkeypatch.setenv("MODELS_DIR", "/models")
-    plan = tool.read_plan(tool._PLAN)
+    plan = read_plan(tool.Plan, tool._PLAN)
     plan = tool.for_smoke(plan) if smoke else plan
     plan = tool.on_people(plan, tmp_path / "source", tmp_path / "target", tmp_path / "labels.csv")
     for arm, steps in {SHARED: plan.shared, **plan.arms}.items():
@@ -185,7 +186,7 @@ def test_every_step_of_the_project_is_a_valid_configuration(smoke, monkeypatch, 
 
 def test_the_arms_of_the_project_take_the_same_steps_from_the_same_start(monkeypatch):
     monkeypatch.setenv("MODELS_DIR", "/models")
-    plan = tool.read_plan(tool._PLAN)
+    plan = read_plan(tool.Plan, tool._PLAN)
     assert plan.seeds == [0, 1, 2] and (plan.source, plan.target) == ("bench", "drone")
     seen, clusterings = set(), {}
     for arm in (tool._ADAPTED, tool._ORACLE, tool._CONTROL, tool._FREE):

@@ -7,7 +7,8 @@ import pytest
 
 from common.config import ConfigError
 from src.tools import experiment
-from src.tools.experiment import main, read_experiment, run_experiment, table
+from src.tools._planned import read_plan
+from src.tools.experiment import Experiment, main, run_experiment, table
 
 TEXT = """
 question: Is it better?
@@ -50,7 +51,7 @@ def _file(tmp_path: Path, text: str = TEXT) -> Path:
 
 
 def test_every_arm_has_every_seed_and_starts_from_the_shared_model(tmp_path, runs):
-    results = run_experiment(read_experiment(_file(tmp_path)), tmp_path / "out", jobs=2)
+    results = run_experiment(read_plan(Experiment, _file(tmp_path)), tmp_path / "out", jobs=2)
     assert results == {"one step": {"Rank-1": [0.5, 0.7]}, "two steps": {"Rank-1": [0.6, 0.9]}}
     assert len(runs) == 2 * (1 + 1 + 2)
     for config, overrides, target, models in runs:
@@ -79,7 +80,7 @@ def test_a_model_that_is_not_there_is_refused(tmp_path):
 
 
 def test_the_table_has_mean_deviation_and_paired_difference(tmp_path, runs):
-    plan = read_experiment(_file(tmp_path))
+    plan = read_plan(Experiment, _file(tmp_path))
     rows = table(plan, run_experiment(plan, tmp_path / "out", jobs=1)).splitlines()
     assert rows[-2] == "| one step | 60.0 ± 14.1 |  |"
     assert rows[-1] == "| two steps | 75.0 ± 21.2 | +15.0 ± 7.1 |"
@@ -100,7 +101,7 @@ def test_an_experiment_that_cannot_be_meant_is_refused(tmp_path, text, message, 
 
 
 def test_a_metric_that_is_not_there_is_named(tmp_path, runs):
-    plan = read_experiment(_file(tmp_path, TEXT.replace("keras/rank1", "keras/rank2")))
+    plan = read_plan(Experiment, _file(tmp_path, TEXT.replace("keras/rank1", "keras/rank2")))
     with pytest.raises(ConfigError, match=r"has no 'float32/keras/rank2', it has float32/keras/rank1"):
         run_experiment(plan, tmp_path / "out", jobs=1)
 
