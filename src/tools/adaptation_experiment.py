@@ -8,7 +8,6 @@ takes images of the query's person from the same place, by either sensor, out of
 """
 
 import csv
-import json
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
@@ -23,10 +22,11 @@ from common.artifacts import write_csv
 from common.plotting import line_curves
 from datasets.synthetic import generate
 from src.data.readers.vt_mot import vt_mot
+from src.tools._markdown import markdown, spread
 from src.tools._planned import Options, read_options, read_plan, run_planned, time_verdict, verdict
 from src.tools.cluster_purity import TITLE as PURITY
 from src.tools.cluster_purity import by_round, described, draw_purity, people_of
-from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
+from src.tools.experiment import SHARED, Experiment, Step, metrics_of, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/adaptation.yaml"
@@ -125,9 +125,7 @@ def write_true_labels(root: Path, path: Path) -> Path:
 
 def scores_of(runs: Sequence[Path]) -> dict[str, np.ndarray]:
     """Scores of the evaluations of some runs, a value each."""
-    reports = [
-        json.loads((run / "evaluation/metrics.json").read_text(encoding="utf-8"))["metrics"] for run in runs
-    ]
+    reports = [metrics_of(run, "evaluation") for run in runs]
     return {name: np.array([report[_MODEL + key] for report in reports]) for name, key in _SCORES.items()}
 
 
@@ -158,8 +156,7 @@ def rounds_of(plan: Plan, folder: Path) -> dict[tuple[str, int], tuple[int, int]
     found = {}
     for arm in (arm for arm in plan.arms if arm != _BEFORE):
         for seed in plan.seeds:
-            path = step_folder(folder, arm, seed, 1) / "adaptation/metrics.json"
-            metrics = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+            metrics = metrics_of(step_folder(folder, arm, seed, 1), "adaptation")
             found[arm, seed] = int(metrics["rounds"]), int(metrics["rounds_left"])
     return found
 
@@ -178,47 +175,30 @@ def closed_share(results: Mapping[str, Scores], name: str, arm: str = _ADAPTED) 
 def scores_table(results: Mapping[str, Scores], source: Mapping[str, Scores], target: str) -> list[str]:
     """Scores of every arm on the target, and on the source before and after, as Markdown: mean and deviation."""
     lines = [
-        f"| arm | scored on | {', mAP % | '.join(_SCORES)}, mAP % |",
-        f"| --- | --- |{' ---: |' * len(_SCORES)}",
+        [arm, where, *(spread(scores[name]) for name in _SCORES)]
+        for where, rows in ((target, results), ("source", source))
+        for arm, scores in rows.items()
     ]
-    for where, rows in ((target, results), ("source", source)):
-        for arm, scores in rows.items():
-            lines.append(f"| {arm} | {where} | {' | '.join(_spread(scores[name]) for name in _SCORES)} |")
-    return lines
+    return markdown(["arm", "scored on", *(f"{name}, mAP %" for name in _SCORES)], lines, text_columns=(0, 1))
 
 
 def shares_table(results: Mapping[str, Scores]) -> list[str]:
     """Share of the gap to the oracle that each arm closes, %, as Markdown."""
     arms = [arm for arm in results if arm not in (_BEFORE, _ORACLE)]
-    lines = [f"| share of the gap closed, % | {' | '.join(_SCORES)} |", f"| --- |{' ---: |' * len(_SCORES)}"]
-    for arm in arms:
-        cells = [_spread(closed_share(results, name, arm)) for name in _SCORES]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return lines
+    lines = ([arm, *(spread(closed_share(results, name, arm)) for name in _SCORES)] for arm in arms)
+    return markdown(["share of the gap closed, %", *_SCORES], lines)
 
 
 def clusters_table(plan: Plan, folder: Path, people: Mapping[Path, str]) -> list[str]:
     """Clusters of the last round of each arm, and their purity, which no arm sees, as Markdown."""
-    lines = [
-        "| arm | modality | clusters | noise, % | purity, % |",
-        "| --- | --- | ---: | ---: | ---: |",
-    ]
+    lines = []
     for arm in (arm for arm in plan.arms if arm not in (_BEFORE, _ORACLE)):
         found = [clusters_of(step_folder(folder, arm, seed, 1), people) for seed in plan.seeds]
         for modality in _MODALITIES:
             values = {name: np.array([f[modality][name] for f in found]) for name in found[0][modality]}
-            lines.append(
-                f"| {arm} | {modality} | {values['clusters'].mean():.0f} | {_spread(values['noise'])} | "
-                f"{_spread(values['purity'])} |"
-            )
-    return lines
-
-
-def _spread(values: np.ndarray) -> str:
-    if np.isnan(values).any():
-        return "-"
-    percent = 100 * values
-    return f"{percent.mean():.1f} ± {percent.std(ddof=1):.1f}"
+            clusters = f"{values['clusters'].mean():.0f}"
+            lines.append([arm, modality, clusters, spread(values["noise"]), spread(values["purity"])])
+    return markdown(("arm", "modality", "clusters", "noise, %", "purity, %"), lines, text_columns=(0, 1))
 
 
 def verdict_on_share(name: str, shares: np.ndarray, seeds: Sequence[int]) -> str:

@@ -20,6 +20,7 @@ from common import tracking
 from common.config import ConfigError
 from common.plotting import line_curves
 from src.adaptation.statistics import ClusterStatistics, cluster_statistics
+from src.tools._markdown import markdown
 
 _COLUMNS = ("images", "clusters", "identities", "noise", "purity")
 _SHARES = ("noise", "purity")
@@ -88,12 +89,12 @@ def draw_purity(path: Path, rounds: Mapping[int, Described]) -> Path:
 def table(rounds: Mapping[int, Described]) -> list[str]:
     """Write numbers of each round and modality as Markdown."""
     names = [f"{name}, %" if name in _SHARES else name for name in _COLUMNS]
-    lines = [f"| round | modality | {' | '.join(names)} |", f"| ---: | --- |{' ---: |' * len(names)}"]
-    for number, found in rounds.items():
-        for modality, statistics in found.items():
-            cells = (_cell(name, getattr(statistics, name)) for name in _COLUMNS)
-            lines.append(f"| {number} | {modality} | {' | '.join(cells)} |")
-    return lines
+    rows = (
+        [number, modality, *(_cell(name, getattr(statistics, name)) for name in _COLUMNS)]
+        for number, found in rounds.items()
+        for modality, statistics in found.items()
+    )
+    return markdown(["round", "modality", *names], rows, text_columns=(1,))
 
 
 def _cell(name: str, value: float | None) -> str:

@@ -7,7 +7,6 @@ run of `stm32ai_main.py`; what is finished is not repeated. Tables and pictures 
 """
 
 import csv
-import json
 import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -26,9 +25,10 @@ from src.data.readers.sysu_mm01 import sysu_mm01 as read_sysu_mm01
 from src.metrics.protocols import market1501, sysu_mm01
 from src.services._analysis import images_of, modality_numbers
 from src.tools._intervals import bootstrap, paired_t
+from src.tools._markdown import interval, markdown, spread
 from src.tools._planned import Options, read_options, read_plan, run_planned, time_verdict, verdict
 from src.tools._queries import KERAS, queries_of
-from src.tools.experiment import SHARED, Experiment, Step, run_experiment, step_folder
+from src.tools.experiment import SHARED, Experiment, Step, metrics_of, run_experiment, step_folder
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/cross_modal.yaml"
@@ -116,7 +116,7 @@ def chance(root: Path) -> dict[str, list[float]]:
 def untrained(plan: Plan, folder: Path) -> dict[str, list[float]]:
     """Scores of the network with random weights, which the first arm's evaluation has beside the trained one."""
     arm, steps = next(iter(plan.arms.items()))
-    reports = [_metrics(step_folder(folder, arm, seed, len(steps))) for seed in plan.seeds]
+    reports = [metrics_of(step_folder(folder, arm, seed, len(steps)), "evaluation") for seed in plan.seeds]
     return {name: [_of_random(report, key) for report in reports] for name, key in SCORES.items()}
 
 
@@ -129,13 +129,6 @@ def _of_random(metrics: Mapping[str, float], key: str) -> float:
             f"arms: the first one needs evaluation.random_network=True; its evaluation has no random {key}"
         )
     return found[0]
-
-
-def _metrics(run: Path) -> dict[str, float]:
-    metrics: dict[str, float] = json.loads((run / "evaluation/metrics.json").read_text(encoding="utf-8"))[
-        "metrics"
-    ]
-    return metrics
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -209,21 +202,11 @@ def _queries(run: Path) -> list[dict[str, str]]:
 
 def table(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
     """The scores as Markdown: mean and standard deviation over the seeds."""
-    header = ["images seen", *(f"{name}, %" for name in SCORES)]
-    lines = [f"| arm | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
-    for row, scores in rows.items():
-        seen = f"{images[row] / 1000:.0f} k" if row in images else "-"
-        cells = [_spread(scores[name]) for name in SCORES]
-        lines.append(f"| {row} | {seen} | {' | '.join(cells)} |")
-    return lines
-
-
-def _spread(values: Sequence[float] | np.ndarray, sign: str = "") -> str:
-    percent = 100 * np.asarray(values)
-    if np.isnan(percent).any():
-        return "-"
-    deviation = f" ± {percent.std(ddof=1):.1f}" if len(percent) > 1 else ""
-    return f"{percent.mean():{sign}.1f}{deviation}"
+    seen = {row: f"{images[row] / 1000:.0f} k" if row in images else "-" for row in rows}
+    return markdown(
+        ["arm", "images seen", *(f"{name}, %" for name in SCORES)],
+        ([row, seen[row], *(spread(scores[name]) for name in SCORES)] for row, scores in rows.items()),
+    )
 
 
 def difference(rows: Rows, part: Part, name: str) -> np.ndarray:
@@ -234,22 +217,17 @@ def difference(rows: Rows, part: Part, name: str) -> np.ndarray:
 def parts_table(plan: Plan, rows: Rows, folder: Path) -> list[str]:
     """What each part makes, in points, as Markdown; with the 95 % intervals of the scores across modalities."""
     names = list(SCORES)
-    columns = [*(f"{name}: points, by seeds, by seeds and people" for name in names[:2]), names[3]]
-    lines = [f"| part | of | {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * len(columns)}"]
+    told = (f"{name}: points, by seeds, by seeds and people" for name in names[:2])
+    lines = []
     for part in plan.parts:
-        cells = []
+        cells = [part.part, f"{part.arm} - {part.without}"]
         for name in names[:2]:
             found = difference(rows, part, name)
-            cell = f"{_spread(found, sign='+')}, {_interval(paired_t(found))}"
+            cell = f"{spread(found, '+')}, {interval(paired_t(found))}"
             queries = _query_differences(plan, folder, part, SCORES[name])
-            cells.append(cell if queries is None else f"{cell}, {_interval(bootstrap(*queries))}")
-        cells.append(_spread(difference(rows, part, names[3]), sign="+"))
-        lines.append(f"| {part.part} | {part.arm} - {part.without} | {' | '.join(cells)} |")
-    return lines
-
-
-def _interval(ends: tuple[float, float]) -> str:
-    return f"[{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
+            cells.append(cell if queries is None else f"{cell}, {interval(bootstrap(*queries))}")
+        lines.append([*cells, spread(difference(rows, part, names[3]), "+")])
+    return markdown(["part", "of", *told, names[3]], lines, text_columns=(0, 1))
 
 
 def best_arm(plan: Plan, rows: Rows) -> str:
@@ -274,7 +252,7 @@ def verdicts(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
             f"all arms saw the same number of images: {', '.join(f'{n:,}' for n in sorted(set(images.values())))}",
         ),
         f"- {first.arm} minus {first.without}: {_points(rows, first, mean_ap)} mAP, 95 % interval "
-        f"{_interval((low, high))} over the seeds: {_resolved(low, high)}.",
+        f"{interval((low, high))} over the seeds: {_resolved(low, high)}.",
     ]
     unhelpful = [p for p in plan.parts if not paired_t(difference(rows, p, mean_ap))[0] > 0]
     costly = [p for p in plan.parts if paired_t(difference(rows, p, visible))[1] < 0]

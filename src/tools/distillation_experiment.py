@@ -8,7 +8,6 @@ its network, and has the scores of both. The tables go into docs/results.md.
 """
 
 import csv
-import json
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from pydantic import Field
 from common.config import ConfigError
 from src.schema import ModelSection
 from src.tools._intervals import paired_t
+from src.tools._markdown import interval, markdown, spread
 from src.tools._planned import Options, read_options, read_plan, run_planned, verdict
 from src.tools._sizes import Size, published_sizes, size_of
 from src.tools.cross_modal_experiment import (
@@ -34,7 +34,7 @@ from src.tools.cross_modal_experiment import (
     parts_table,
     run_on_people,
 )
-from src.tools.experiment import SHARED, Step, model_of, step_folder
+from src.tools.experiment import SHARED, Step, metrics_of, model_of, step_folder
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/distillation.yaml"
@@ -176,7 +176,8 @@ def cost_of(plan: DistillationPlan, folder: Path, arm: str) -> Cost:
         sum(part.images / float(row["images_per_second"]) for part in parts for row in part.rows)
         for parts in trainings
     ]
-    caches = [_metrics(run, "distillation").get("teacher_seconds", 0.0) for one in runs for run in one]
+    distilled = [run for one in runs for run in one if (run / "distillation/metrics.json").is_file()]
+    caches = [metrics_of(run, "distillation").get("teacher_seconds", 0.0) for run in distilled]
     steps = [
         1000 * part.batch / float(row["images_per_second"])
         for one in runs
@@ -200,14 +201,6 @@ def deployed_size(plan: DistillationPlan, folder: Path, arm: str) -> Size:
     return size_of(trained, sorted((run / "quantized_models").glob("*.onnx")))
 
 
-def _metrics(run: Path, service: str) -> dict[str, float]:
-    path = run / service / "metrics.json"
-    found: dict[str, float] = (
-        json.loads(path.read_text(encoding="utf-8"))["metrics"] if path.is_file() else {}
-    )
-    return found
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # What is written
 
@@ -217,20 +210,15 @@ def table(
 ) -> list[str]:
     """The float scores as Markdown: mean and standard deviation over the seeds."""
     names = list(SCORES)
-    header = [
-        "images seen",
-        "training, s",
-        "step, ms",
-        "validation mAP, %",
-        *(f"{name}, %" for name in names),
-    ]
-    lines = [f"| row | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
+    columns = [
+        "row", "images seen", "training, s", "step, ms", "validation mAP, %", *(f"{name}, %" for name in names),
+    ]  # fmt: skip
+    lines = []
     for row, scores in rows.items():
         cost = costs[row]
-        told = [f"{cost.images / 1000:.0f} k", f"{cost.seconds:.0f}", f"{cost.step:.0f}"]
-        cells = [_spread(validation[row]), *(_spread(scores[name]) for name in names)]
-        lines.append(f"| {row} | {' | '.join([*told, *cells])} |")
-    return lines
+        told = [row, f"{cost.images / 1000:.0f} k", f"{cost.seconds:.0f}", f"{cost.step:.0f}"]
+        lines.append([*told, spread(validation[row]), *(spread(scores[name]) for name in names)])
+    return markdown(columns, lines)
 
 
 _SIZE_COLUMNS = ("parameters, k", "MACs, M", "MB float", "MB INT8 (graphs)", "estimated latency, ms")
@@ -238,23 +226,20 @@ _SIZE_COLUMNS = ("parameters, k", "MACs, M", "MB float", "MB INT8 (graphs)", "es
 
 def sizes_table(rows: Rows, sizes: Mapping[str, Size]) -> list[str]:
     """From the teacher to INT8 students as Markdown: what a network needs for an image, and what it scores."""
-    header = (*_SIZE_COLUMNS, f"{_MAP} float, %", "INT8, %", "lost, points")
-    lines = [f"| row | {' | '.join(header)} |", f"| --- |{' ---: |' * len(header)}"]
+    lines = []
     for row, size in sizes.items():
         scores = rows[row]
         lost = 100 * _lost(scores)
-        cells = (
-            *_size_cells(size),
-            _spread(scores[_MAP]), _spread(scores[_INT8_MAP]), f"{lost.mean():+.2f} ± {lost.std(ddof=1):.2f}",
-        )  # fmt: skip
-        lines.append(f"| {row} | {' | '.join(cells)} |")
-    return lines
+        lines.append([
+            row, *_size_cells(size),
+            spread(scores[_MAP]), spread(scores[_INT8_MAP]), f"{lost.mean():+.2f} ± {lost.std(ddof=1):.2f}",
+        ])  # fmt: skip
+    return markdown(("row", *_SIZE_COLUMNS, f"{_MAP} float, %", "INT8, %", "lost, points"), lines)
 
 
 def published_table(sizes: Mapping[str, Size]) -> list[str]:
     """The same without scores, of networks at the size of a publication."""
-    lines = [f"| network | {' | '.join(_SIZE_COLUMNS)} |", f"| --- |{' ---: |' * len(_SIZE_COLUMNS)}"]
-    return lines + [f"| {name} | {' | '.join(_size_cells(size))} |" for name, size in sizes.items()]
+    return markdown(("network", *_SIZE_COLUMNS), ([name, *_size_cells(size)] for name, size in sizes.items()))
 
 
 def _size_cells(size: Size) -> tuple[str, ...]:
@@ -266,11 +251,6 @@ def _size_cells(size: Size) -> tuple[str, ...]:
 
 def _lost(scores: Mapping[str, Sequence[float]]) -> np.ndarray:
     return np.asarray(scores[_MAP]) - np.asarray(scores[_INT8_MAP])
-
-
-def _spread(values: Sequence[float]) -> str:
-    percent = 100 * np.asarray(values)
-    return f"{percent.mean():.1f} ± {percent.std(ddof=1):.1f}"
 
 
 def verdicts(
@@ -299,7 +279,7 @@ def _better_teacher(plan: DistillationPlan, validation: Mapping[str, Sequence[fl
     return _line(
         low > 0,
         f"{teacher} beats {student} on validation people: {100 * gaps.mean():+.1f} mAP, 95 % interval "
-        f"{_interval(low, high)}",
+        f"{interval((low, high))}",
     )
 
 
@@ -341,16 +321,12 @@ def _points(rows: Rows, part: PairedPart) -> str:
     return _line(
         points >= _NEEDED_POINTS and low > 0,
         f"{part.arm} minus {part.without}: at least {_NEEDED_POINTS:+.0f} mAP across modalities, with the interval "
-        f"above 0: {points:+.1f}, {_interval(low, high)} over the seeds",
+        f"above 0: {points:+.1f}, {interval((low, high))} over the seeds",
     )
 
 
 def _line(passed: bool, text: str) -> str:
     return verdict(passed, f"{text}.")
-
-
-def _interval(low: float, high: float) -> str:
-    return f"[{100 * low:+.1f}, {100 * high:+.1f}]"
 
 
 def _run(options: Options) -> tuple[str, dict[str, Any]]:

@@ -18,7 +18,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import Field
@@ -27,6 +26,7 @@ from common.artifacts import write_json
 from common.config import OUTPUTS, ConfigError, Strict
 from common.plotting import bars
 from common.run import progress
+from src.tools._markdown import markdown, spread
 from src.tools._planned import read_plan
 
 _PROJECT = Path(__file__).parents[2]
@@ -180,15 +180,28 @@ def model_of(run: Path) -> Path:
     return next((file for file in files if file.is_file()), files[-1])
 
 
+def metrics_of(run: Path, service: str) -> dict[str, float]:
+    """What a service of a run measured, by name.
+
+    Raises:
+        OSError: the run has no report of that service.
+    """
+    path = run / service / "metrics.json"
+    metrics: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))["metrics"]
+    return metrics
+
+
 def _file_name(arm: str) -> str:
     return re.sub(r"\W+", "_", arm).strip("_")
 
 
 def _value(folder: Path, arm: str, last_step: int, seed: int, key: str) -> float:
-    path = step_folder(folder, arm, seed, last_step) / "evaluation/metrics.json"
-    metrics = json.loads(path.read_text())["metrics"]
+    run = step_folder(folder, arm, seed, last_step)
+    metrics = metrics_of(run, "evaluation")
     if key not in metrics:
-        raise ConfigError(f"metrics: {path} has no '{key}', it has {', '.join(metrics)}")
+        raise ConfigError(
+            f"metrics: {run / 'evaluation/metrics.json'} has no '{key}', it has {', '.join(metrics)}"
+        )
     return float(metrics[key])
 
 
@@ -196,23 +209,24 @@ def table(experiment: Experiment, results: dict[str, dict[str, list[float]]]) ->
     """Write the results as Markdown: mean and standard deviation over seeds, and paired differences, in points."""
     names = list(experiment.metrics)
     first = next(iter(experiment.arms))
-    header = [*(f"{name}, %" for name in names), *(f"{name} - that of the first row" for name in names)]
-    lines = [
-        f"{experiment.question} Mean and standard deviation over the seeds {', '.join(map(str, experiment.seeds))}.",
-        "",
-        f"| arm | {' | '.join(header)} |",
-        f"| --- | {' | '.join(['---:'] * len(header))} |",
+    columns = [
+        "arm",
+        *(f"{name}, %" for name in names),
+        *(f"{name} - that of the first row" for name in names),
     ]
+    rows = []
     for arm, values in results.items():
-        cells = [_spread(100 * np.array(values[name])) for name in names]
-        differences = [100 * (np.array(values[name]) - np.array(results[first][name])) for name in names]
-        cells += ["" if arm == first else _spread(difference, sign="+") for difference in differences]
-        lines.append(f"| {arm} | {' | '.join(cells)} |")
-    return "\n".join(lines)
-
-
-def _spread(values: Any, sign: str = "") -> str:
-    return f"{values.mean():{sign}.1f} ± {values.std(ddof=1):.1f}"
+        differences = [np.array(values[name]) - np.array(results[first][name]) for name in names]
+        rows.append(
+            [
+                arm,
+                *(spread(values[name]) for name in names),
+                *("" if arm == first else spread(difference, "+") for difference in differences),
+            ]
+        )
+    seeds = ", ".join(map(str, experiment.seeds))
+    told = f"{experiment.question} Mean and standard deviation over the seeds {seeds}."
+    return "\n".join([told, "", *markdown(columns, rows)])
 
 
 def main(arguments: list[str]) -> int:

@@ -8,7 +8,6 @@ into docs/README_QUANTIZATION.md.
 """
 
 import csv
-import json
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -22,8 +21,9 @@ from pydantic import Field
 
 from common.config import Strict
 from common.run import progress
+from src.tools._markdown import markdown, spread
 from src.tools._planned import Options, read_options, read_plan, run_planned, time_verdict, verdict
-from src.tools.experiment import run_step
+from src.tools.experiment import metrics_of, run_step
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/quantization.yaml"
@@ -140,12 +140,9 @@ def run_plan(plan: Plan, folder: Path, jobs: int, smoke: bool = False) -> dict[s
 
 def measured(folder: Path) -> Values:
     """What the runs in a folder measured, in the units of the reports; what was not measured is absent."""
-
-    def report(service: str, step: str = "step_2") -> Values:
-        path = folder / step / service / "metrics.json"
-        return json.loads(path.read_text())["metrics"] if path.is_file() else {}
-
-    quantization, evaluation, benchmarking = map(report, ("quantization", "evaluation", "benchmarking"))
+    second, third = folder / "step_2", folder / "step_3"
+    quantization, benchmarking = (metrics_of(second, service) for service in ("quantization", "benchmarking"))
+    evaluation = metrics_of(second, "evaluation") if (second / "evaluation/metrics.json").is_file() else {}
     values = {
         f"{kind}/{key}": quantization[f"{prefix}/{key}"]
         for kind, prefix in _SCORES.items()
@@ -157,8 +154,8 @@ def measured(folder: Path) -> Values:
     values["file_gap"] = quantization["gate/quantized_model.onnx/mean_gap"]
     values["htp/cosine"] = benchmarking["qnn_htp_emulator/parity_cosine_mean"]
     values["integer"] = benchmarking["npu/integer_convolutions"] / benchmarking["npu/convolutions"]
-    values["wide/to_float"] = 1 - report("quantization", "step_3")["gate/quantized_model.onnx/float_gap"]
-    values["wide/htp"] = report("benchmarking", "step_3")["qnn_htp_emulator/parity_cosine_mean"]
+    values["wide/to_float"] = 1 - metrics_of(third, "quantization")["gate/quantized_model.onnx/float_gap"]
+    values["wide/htp"] = metrics_of(third, "benchmarking")["qnn_htp_emulator/parity_cosine_mean"]
     compiled = [benchmarking[name] for name in ("npu/context_bytes", "npu/dlc_bytes") if name in benchmarking]
     values["package_megabytes"] = max([values["qat/megabytes"], *(size / 1e6 for size in compiled)])
     queries = folder / "step_1/evaluation/best_model_keras_queries.csv"
@@ -187,10 +184,8 @@ def table(results: Mapping[str, Sequence[Values]]) -> str:
             f"{_mean(values, 'float/megabytes'):.2f} / {_mean(values, 'qat/megabytes'):.2f}"
         ),
     }
-    lines = [f"| network | {' | '.join(columns)} |", f"| --- |{' ---: |' * len(columns)}"]
-    for name, values in results.items():
-        lines.append(f"| {name} | {' | '.join(cell(values) for cell in columns.values())} |")
-    return "\n".join(lines)
+    rows = ([name, *(cell(values) for cell in columns.values())] for name, values in results.items())
+    return "\n".join(markdown(["network", *columns], rows))
 
 
 _TITLES = {"float": "float", "ptq": "PTQ", "qat": "QAT", "htp": "HTP emulator"}
@@ -200,14 +195,9 @@ def _scores(kind: str) -> Callable[[Sequence[Values]], str]:
     def cell(values: Sequence[Values]) -> str:
         if f"{kind}/rank1" not in values[0]:
             return ""
-        return " / ".join(_spread([100 * v[f"{kind}/{key}"] for v in values]) for key in ("rank1", "mAP"))
+        return " / ".join(spread([v[f"{kind}/{key}"] for v in values]) for key in ("rank1", "mAP"))
 
     return cell
-
-
-def _spread(values: Sequence[float]) -> str:
-    deviation = f" ± {np.std(values, ddof=1):.1f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.1f}{deviation}"
 
 
 def _mean(values: Sequence[Values], key: str) -> float:

@@ -25,7 +25,8 @@ from common.deployment.qnn_htp import compile_htp
 from common.run import load_tensorflow, progress
 from common.runtime.open_model import open_model
 from src.registries import MODELS
-from src.tools._planned import put_between_markers
+from src.tools._markdown import markdown
+from src.tools._planned import put_between_markers, verdict
 
 if TYPE_CHECKING:
     import keras
@@ -215,15 +216,15 @@ def table(graphs: Iterable[Graph]) -> str:
         "network", "modality", "rebuilt, off by", "cosine QAT to float", "ONNX to QAT", "HTP to ONNX",
         "integer convolutions", "float on the NPU", "MB",
     )  # fmt: skip
-    lines = [f"| {' | '.join(columns)} |", f"| --- | --- |{' ---: |' * 5} --- | ---: |"]
-    for graph in graphs:
-        cells = (
+    rows = (
+        (
             f"`{graph.network}`", graph.modality, f"{graph.rebuilt:.0e}",
             *(f"{cosine:.5f}" for cosine in (graph.to_float, graph.to_quantized, graph.to_onnx)),
             f"{graph.integer_convolutions} of {graph.convolutions}", graph.floating, f"{graph.megabytes:.2f}",
-        )  # fmt: skip
-        lines.append(f"| {' | '.join(cells)} |")
-    return "\n".join(lines)
+        )
+        for graph in graphs
+    )  # fmt: skip
+    return "\n".join(markdown(columns, rows, text_columns=(0, 1, columns.index("float on the NPU"))))
 
 
 def verdicts(graphs: Sequence[Graph]) -> list[str]:
@@ -246,14 +247,15 @@ def verdicts(graphs: Sequence[Graph]) -> list[str]:
             to_onnx,
         ),
     )
-    lines = [
-        f"- {'yes' if passed else '**no**'}: {text} (`{f'{graph.network} {graph.modality}'.strip()}`)"
-        for passed, text, graph in rows
-    ]
-    passed = "yes" if len(integer) == len(graphs) else "**no**"
     return [
-        *lines,
-        f"- {passed}: all convolutions integer on the HTP: in {len(integer)} of {len(graphs)} graphs",
+        *(
+            verdict(passed, f"{text} (`{f'{graph.network} {graph.modality}'.strip()}`)")
+            for passed, text, graph in rows
+        ),
+        verdict(
+            len(integer) == len(graphs),
+            f"all convolutions integer on the HTP: in {len(integer)} of {len(graphs)} graphs",
+        ),
     ]
 
 
@@ -262,8 +264,8 @@ def placement(graphs: Iterable[Graph]) -> str:
     [graph] = [graph for graph in graphs if graph.network == _SHOWN]
     columns, *rows = graph.operators
     kept = [index for index, name in enumerate(columns) if name != "reason"]
-    lines = [f"| {' | '.join(str(row[index]) for index in kept)} |" for row in (columns, *rows)]
-    lines.insert(1, f"| {' | '.join('---' for _ in kept)} |")
+    header, *cells = ([row[index] for index in kept] for row in (columns, *rows))
+    lines = markdown(header, cells, text_columns=range(len(kept)))
     return "\n".join([f"`{_SHOWN}` on {graph.compiler}:", "", *lines])
 
 

@@ -28,6 +28,7 @@ from common.html_report import html_report
 from common.tracking import PipelineRun, Store
 from src.schema import General, Mlflow
 from src.tools._intervals import bootstrap, paired_t
+from src.tools._markdown import interval, markdown, spread
 from src.tools._queries import KERAS, queries_of
 
 SEED = "general.global_seed"
@@ -174,7 +175,7 @@ def tables_of(store: Store, arms: Arms, metrics: Sequence[str]) -> list[Table]:
         for name, by_seed in arms.items():
             values = [run.metrics[metric] for run in by_seed.values()]
             told = ("", "", "", "") if by_seed is first else _told(compare(store, metric, by_seed, first))
-            rows.append((name, ", ".join(map(str, sorted(by_seed))), _spread(values), *told))
+            rows.append((name, ", ".join(map(str, sorted(by_seed))), spread(values), *told))
         tables.append(Table(metric, _COLUMNS, tuple(rows)))
     return tables
 
@@ -182,26 +183,13 @@ def tables_of(store: Store, arms: Arms, metrics: Sequence[str]) -> list[Table]:
 def _told(found: Comparison) -> tuple[str, str, str, str]:
     if not len(found.differences):
         return ("no seed in common", "", "", found.verdict)
-    intervals = (_interval(found.by_seeds), _interval(found.by_seeds_and_people))
-    return (_spread(found.differences, "+"), *intervals, found.verdict)
+    intervals = (interval(found.by_seeds), interval(found.by_seeds_and_people))
+    return (spread(found.differences, "+"), *intervals, found.verdict)
 
 
-def _spread(values: Sequence[float] | np.ndarray, sign: str = "") -> str:
-    percent = 100 * np.asarray(values)
-    deviation = f" ± {percent.std(ddof=1):.1f}" if len(percent) > 1 else ""
-    return f"{percent.mean():{sign}.1f}{deviation}"
-
-
-def _interval(ends: tuple[float, float] | None) -> str:
-    return "" if ends is None else f"[{100 * ends[0]:+.1f}, {100 * ends[1]:+.1f}]"
-
-
-def markdown(table: Table) -> str:
-    """A table as Markdown, under a heading."""
-    lines = [f"## {table.title}", "", f"| {' | '.join(table.columns)} |"]
-    lines.append("| --- | --- |" + " ---: |" * (len(table.columns) - 3) + " --- |")
-    cells = ([str(value).replace("|", "\\|") for value in row] for row in table.rows)
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in cells)])
+def _under_heading(table: Table) -> str:
+    text_columns = (0, 1, len(table.columns) - 1)
+    return "\n".join([f"## {table.title}", "", *markdown(table.columns, table.rows, text_columns)])
 
 
 def main(arguments: list[str]) -> int:
@@ -239,7 +227,7 @@ def main(arguments: list[str]) -> int:
     title = f"Experiment {options.experiment}"
     folder = options.output or Path(OUTPUTS) / f"report_{options.experiment}"
     folder.mkdir(parents=True, exist_ok=True)
-    text = "\n\n".join([f"# {title}", *sentences, *map(markdown, tables)]) + "\n"
+    text = "\n\n".join([f"# {title}", *sentences, *map(_under_heading, tables)]) + "\n"
     (folder / "report.md").write_text(text, encoding="utf-8")
     html_report(folder / "report.html", title, sentences, tables)
     print(text)
