@@ -3,7 +3,8 @@
 import csv
 import json
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -172,24 +173,41 @@ class Report:
         return cls(**{**plain, "tables": tables, "files": files, "notes": tuple(plain["notes"])})
 
 
-def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    """Write JSON under a temporary name, then rename: a reader never sees half a file."""
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """Write a file under the temporary name that is given, then rename: a reader never sees half of it.
+
+    After an error a previous file is as it was, and nothing is left of the new one.
+
+    Args:
+        path: The file; its folder is made. The temporary name is hidden, in the same folder, with the same suffix, by
+            which some libraries choose the format.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Write JSON in the way of `whole_file`."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=2, default=str) + "\n", encoding="utf-8")
     return path
 
 
 def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> Path:
-    """Write a table as CSV in the way of `write_json`; None is an empty cell."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
+    """Write a table as CSV in the way of `whole_file`; None is an empty cell."""
+    with whole_file(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
-    temporary.replace(path)
     return path
 
 

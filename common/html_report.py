@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.artifacts import Table
+from common.artifacts import Table, whole_file
 
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -46,10 +46,8 @@ def html_report(
         figures=[_figure(picture, caption) for picture, caption in figures],
         numeric_columns=_numeric_columns,
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    unfinished.write_text(page, encoding="utf-8")
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_text(page, encoding="utf-8")
     return path
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from common.artifacts import whole_file
+
 _COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#be185d", "#4b5563")
 _GAP = 0.08  # inches between images
 _MARKERS = "o^sD"
@@ -259,8 +261,6 @@ def _finite(values: Sequence[float] | np.ndarray) -> np.ndarray:
 
 def _save(figure: Any, path: Path) -> Path:
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f".{path.name}.tmp")
-    figure.savefig(unfinished, format="png", dpi=120)
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        figure.savefig(unfinished, format="png", dpi=120)
     return path

@@ -3,6 +3,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from common.artifacts import whole_file
 from datasets.synthetic._generate import render_shot, shots
 from datasets.synthetic.layouts import Shot
 from datasets.synthetic.presets import PRESETS
@@ -32,12 +33,11 @@ def contact_sheet(preset: str, path: Path, seed: int = 0, identities: int = 6, v
         chosen.sort(key=lambda shot: settings.cameras[shot.camera - 1][0] == "thermal")
         rows.append(np.hstack([_thumbnail(render_shot(settings, seed, shot)) for shot in chosen]))
     sheet = cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)
-    unfinished = path.with_name(f".{path.name}")
     ok, data = cv2.imencode(".png", sheet, (cv2.IMWRITE_PNG_COMPRESSION, 9))
     if not ok:
         raise RuntimeError(f"OpenCV could not encode a sheet of shape {sheet.shape} as PNG")
-    unfinished.write_bytes(data.tobytes())
-    unfinished.replace(path)
+    with whole_file(path) as unfinished:
+        unfinished.write_bytes(data.tobytes())
     return path
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from common.artifacts import Model, Report, Table, write_json
+from common.artifacts import Model, Report, Table, whole_file, write_json
 from common.config import ConfigError
 from common.deployment.encodings_files import encodings_files
 from common.deployment.host_latency import host_latency
@@ -197,7 +197,8 @@ def _onnx_file(model: Model, part: Part, folder: Path) -> Path | None:
         exported = export_onnx(network)
     except ValueError as error:
         raise ConfigError(f"benchmarking cannot export {model.path} to ONNX: {error}") from error
-    path.write_bytes(exported.SerializeToString())
+    with whole_file(path) as temporary:
+        temporary.write_bytes(exported.SerializeToString())
     return path
 
 

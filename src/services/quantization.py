@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import onnx
 
-from common.artifacts import Model, Report, Table, tool_versions, write_json
+from common.artifacts import Model, Report, Table, tool_versions, whole_file, write_json
 from common.config import ConfigError
 from common.quantization.bridge import to_tf_keras
 from common.quantization.encodings import encodings
@@ -266,9 +266,8 @@ def _compared_files(
 
 
 def _write(path: Path, content: bytes) -> Path:
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_bytes(content)
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(content)
     return path
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from common.artifacts import write_json
+from common.artifacts import whole_file, write_json
 from common.config import OUTPUTS, ConfigError, Strict, validate
 
 PlanType = TypeVar("PlanType", bound=Strict)
@@ -98,9 +98,8 @@ def put_between_markers(page: Path, text: str, marker: str) -> None:
     _, end, after = rest.partition(END)
     if not begin or not end:
         raise ConfigError(f"{page}: expected the lines '{marker}' and '{END}', between which the table goes")
-    temporary = page.with_name(page.name + ".tmp")
-    temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
-    temporary.replace(page)
+    with whole_file(page) as temporary:
+        temporary.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def verdict(passed: bool, text: str) -> str:

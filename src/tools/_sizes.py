@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from common.artifacts import whole_file
 from common.deployment.latency_model import UnlikePublishedError, estimate_latency
 from common.deployment.macs import count_macs
 from src.schema import ModelSection
@@ -58,10 +59,8 @@ def _export(section: ModelSection, path: Path) -> None:
 
     network = embedding_model(reid_network(build_backbone(section), num_identities=1, bnneck=True))
     graph = export_onnx(next(iter(branches(network).values())))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(graph.SerializeToString())
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        temporary.write_bytes(graph.SerializeToString())
 
 
 def _latency(graph: Path) -> str:

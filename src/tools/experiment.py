@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import Field
 
-from common.artifacts import write_json
+from common.artifacts import whole_file, write_json
 from common.config import OUTPUTS, ConfigError, Strict
 from common.plotting import bars
 from common.run import progress
@@ -250,7 +250,8 @@ def main(arguments: list[str]) -> int:
     write_json(
         folder / "results.json", {"experiment": experiment.model_dump(mode="json"), "results": results}
     )
-    (folder / "results.md").write_text(text + "\n", encoding="utf-8")
+    with whole_file(folder / "results.md") as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
     for name in experiment.metrics:
         means = {arm: 100 * float(np.mean(values[name])) for arm, values in results.items()}
         bars(folder / f"{_file_name(name)}.png", means, xlabel=f"{name}, %", title=experiment.question)

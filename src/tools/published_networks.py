@@ -15,6 +15,7 @@ from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
+from common.artifacts import whole_file
 from common.deployment.graph_features import GraphFeatures, graph_features
 from common.deployment.latency_model import COLUMNS, TABLE, read_table
 
@@ -611,9 +612,8 @@ def main() -> int:
     for row in read_table():
         features = astuple(features_of(NETWORKS[row.model]()))
         lines.append(",".join(map(str, (row.model, row.job, row.milliseconds, *map(int, features)))))
-    temporary = TABLE.with_name(TABLE.name + ".tmp")
-    temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    temporary.replace(TABLE)
+    with whole_file(TABLE) as temporary:
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
     print(f"{TABLE}: {len(read_table())} networks")
     return 0
 

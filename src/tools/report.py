@@ -22,7 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common import tracking
-from common.artifacts import Table
+from common.artifacts import Table, whole_file
 from common.config import OUTPUTS, ConfigError, suggest
 from common.html_report import html_report
 from common.tracking import PipelineRun, Store
@@ -226,9 +226,9 @@ def main(arguments: list[str]) -> int:
     ]
     title = f"Experiment {options.experiment}"
     folder = options.output or Path(OUTPUTS) / f"report_{options.experiment}"
-    folder.mkdir(parents=True, exist_ok=True)
     text = "\n\n".join([f"# {title}", *sentences, *map(_under_heading, tables)]) + "\n"
-    (folder / "report.md").write_text(text, encoding="utf-8")
+    with whole_file(folder / "report.md") as temporary:
+        temporary.write_text(text, encoding="utf-8")
     html_report(folder / "report.html", title, sentences, tables)
     print(text)
     print(f"written: {folder / 'report.md'} and {folder / 'report.html'}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 
+from common.artifacts import whole_file
 from common.config import ConfigError
 
 _MEMBER = "training_state.json"
@@ -62,7 +63,7 @@ def save_checkpoint(
     progress: Progress | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> None:
-    """Save under a temporary name, then rename: a crash while writing leaves the previous file.
+    """Save in the way of `whole_file`: a crash while writing leaves the previous file.
 
     Args:
         model: Saved with its optimizer, if it is compiled.
@@ -73,21 +74,18 @@ def save_checkpoint(
     Raises:
         OSError: the file cannot be written, say because the disk is full; the previous file is untouched.
     """
-    temporary = path.with_name(f".{path.stem}.tmp{path.suffix}")
     try:
-        model.save(temporary)
-        if progress is not None:
-            state = {"progress": asdict(progress), "settings": dict(settings or {})}
-            with zipfile.ZipFile(temporary, "a") as archive:
-                archive.writestr(_MEMBER, json.dumps(state))
-        temporary.replace(path)
+        with whole_file(path) as temporary:
+            model.save(temporary)
+            if progress is not None:
+                state = {"progress": asdict(progress), "settings": dict(settings or {})}
+                with zipfile.ZipFile(temporary, "a") as archive:
+                    archive.writestr(_MEMBER, json.dumps(state))
     except OSError as error:
         kept = (
             "the previous one is kept and can be resumed from" if path.exists() else "there is no earlier one"
         )
         raise OSError(error.errno, f"{error.strerror}: {path} cannot be written, {kept}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def is_checkpoint(path: Path) -> bool:

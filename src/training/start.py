@@ -9,7 +9,7 @@ from typing import Any
 
 import keras
 
-from common.artifacts import Model
+from common.artifacts import Model, whole_file
 from common.config import ConfigError
 from src.data.preprocessing import Preprocessing
 from src.data.selection import Data, preprocessing_for, preprocessing_of
@@ -144,9 +144,8 @@ def with_best(done: Progress, checkpoint: Path, folder: Path) -> Progress:
         _LOGGER.warning("%s is not there: the best epoch is chosen among the coming ones", files[-1])
         return replace(done, best=Best(done.best.monitor, done.best.mode))
     for file in files:
-        temporary = folder / f".{file.stem}.tmp{file.suffix}"
-        shutil.copyfile(file, temporary)
-        temporary.replace(folder / file.name)
+        with whole_file(folder / file.name) as copy:
+            shutil.copyfile(file, copy)
     return done
 
 

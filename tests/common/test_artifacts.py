@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.artifacts import Model, Report, Table, write_csv, write_json
+from common.artifacts import Model, Report, Table, whole_file, write_csv, write_json
 from common.config import ConfigError
 
 
@@ -64,6 +64,20 @@ def test_json_is_never_half_written(tmp_path):
         circular["self"] = circular
         write_json(path, circular)
     assert json.loads(path.read_text()) == {"a": 1}
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_a_file_has_its_name_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "x.npz"
+    with whole_file(path) as temporary:
+        assert temporary.parent == path.parent and temporary.suffix == ".npz"
+        temporary.write_text("one")
+        assert not path.exists()
+    assert path.read_text() == "one"
+    with pytest.raises(KeyboardInterrupt), whole_file(path) as temporary:
+        temporary.write_text("two")
+        raise KeyboardInterrupt
+    assert path.read_text() == "one" and [*path.parent.iterdir()] == [path]
 
 
 def test_a_table_becomes_csv_at_once_or_not_at_all(tmp_path):

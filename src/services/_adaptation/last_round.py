@@ -11,6 +11,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from common.artifacts import whole_file
 from common.config import ConfigError
 from src.adaptation.pseudo_labels import PseudoLabels
 from src.data.sample import Sample
@@ -49,10 +50,8 @@ def save_round(path: Path, learner: Learner, done: Done, samples: Sequence[Sampl
         for number, variable in enumerate(variables)
     }
     arrays |= {"own": done.labels.own, "across": done.labels.across, "facts": np.array(json.dumps(facts))}
-    temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("wb") as file:
-        np.savez(file, **arrays)
-    temporary.replace(path)
+    with whole_file(path) as temporary:
+        np.savez(temporary, **arrays)
 
 
 def read_round(path: Path, samples: Sequence[Sample]) -> Done:
