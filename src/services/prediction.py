@@ -1,6 +1,5 @@
 """Prediction: the nearest gallery images of each query, as contact sheets and tables."""
 
-import csv
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 import faiss
 import numpy as np
 
-from common.artifacts import Model, Report, Table, write_json
+from common.artifacts import Model, Report, Table, write_csv, write_json
 from common.config import ConfigError
 from common.run import Run, progress
 from common.runtime.htp_emulator import HtpEmulator
@@ -142,23 +141,20 @@ def _who(sample: Sample) -> dict[str, Any]:
 
 
 def _write_csv(path: Path, queries: Sequence[dict[str, Any]]) -> Path:
-    """A row per match, under a temporary name first; what is unknown is an empty cell."""
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.DictWriter(
-            file,
-            ("query", "rank", "gallery", "similarity", "distance", "query_identity", "gallery_identity",
-             "query_camera", "gallery_camera", "correct"),
-        )  # fmt: skip
-        writer.writeheader()
-        for query in queries:
-            for match in query["matches"]:
-                names = {f"gallery_{key}": match[key] for key in ("identity", "camera")}
-                names |= {f"query_{key}": query[key] for key in ("identity", "camera")}
-                rest = {key: value for key, value in match.items() if key not in ("identity", "camera")}
-                writer.writerow({"query": query["query"], **rest, **names})
-    temporary.replace(path)
-    return path
+    """A row per match; what is unknown is an empty cell."""
+    columns = (
+        "query", "rank", "gallery", "similarity", "distance", "query_identity", "gallery_identity", "query_camera",
+        "gallery_camera", "correct",
+    )  # fmt: skip
+    rows = (
+        (
+            query["query"], match["rank"], match["gallery"], match["similarity"], match["distance"], query["identity"],
+            match["identity"], query["camera"], match["camera"], match["correct"],
+        )
+        for query in queries
+        for match in query["matches"]
+    )  # fmt: skip
+    return write_csv(path, columns, rows)
 
 
 def _sheets(folder: Path, found: _Found, most: int, model: str) -> Iterator[Path]:
