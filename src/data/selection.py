@@ -261,17 +261,17 @@ def _of_modalities(config: Config, samples: Sequence[Sample]) -> list[Sample]:
 
 def _report_overlap(training: Sequence[Sample], query: Sequence[Sample]) -> None:
     shared = overlap(training, query)
-    if shared.identities:
+    if shared:
         _LOGGER.warning(
             "%d identities are both trained on and tested (%s ...): the test does not measure people never seen",
-            len(shared.identities),
-            ", ".join(str(identity) for identity in shared.identities[:3]),
+            len(shared),
+            ", ".join(str(identity) for identity in shared[:3]),
         )
 
 
 def _report_mixed_validation(training: Sequence[Sample], validation: Sequence[Sample]) -> None:
     """Warn of validation people of whom some are trained on: one of them turns retrieval into classification."""
-    known = overlap(training, validation).identities
+    known = overlap(training, validation)
     count = len({sample.identity for sample in validation})
     if training and 0 < len(known) < count:
         _LOGGER.warning(

@@ -1,8 +1,6 @@
-"""Dividing one folder into training and validation, and checking that two folders do not overlap."""
+"""Dividing one folder into training and validation, and telling who is in two folders."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 
@@ -58,19 +56,10 @@ def split_by_identity(
     return _parts(samples, np.isin(labels, chosen), fraction)
 
 
-@dataclass(frozen=True)
-class Overlap:
-    """What two sets of samples have in common: people, and files."""
-
-    identities: tuple[int | str, ...]
-    files: tuple[Path, ...]
-
-
-def overlap(first: Sequence[Sample], second: Sequence[Sample]) -> Overlap:
-    """Return the people and the files that are in both sets, sorted; junk and distractors are not people."""
+def overlap(first: Sequence[Sample], second: Sequence[Sample]) -> tuple[int | str, ...]:
+    """Return the identities that are in both sets, sorted as text; junk and distractors are not people."""
     identities = {s.identity for s in first if s.is_person} & {s.identity for s in second if s.is_person}
-    files = {s.path.resolve() for s in first} & {s.path.resolve() for s in second}
-    return Overlap(tuple(sorted(identities, key=str)), tuple(sorted(files)))
+    return tuple(sorted(identities, key=str))
 
 
 def _check_fraction(fraction: float) -> None:

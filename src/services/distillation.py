@@ -148,7 +148,7 @@ def _check_validation(data: Data) -> None:
             "images are of training people: set dataset.validation_split_by: identity, or give a validation_path with "
             "other people"
         )
-    tested = overlap(data.validation, data.query).identities
+    tested = overlap(data.validation, data.query)
     if tested:
         raise ConfigError(
             f"distillation chooses its best epoch by the validation people, of whom {len(tested)} are also tested "

@@ -134,15 +134,15 @@ def _files(_config: Config, parts: Parts) -> Iterator[Finding]:
 
 def _leaks(_config: Config, parts: Parts) -> Iterator[Finding]:
     shared = overlap([*parts["training"], *parts["validation"]], [*parts["query"], *parts["gallery"]])
-    if shared.identities:
+    if shared:
         yield Finding(
             "problem",
-            f"{len(shared.identities)} people are both trained on and tested: {_some(shared.identities)}; a score "
-            "would not measure people never seen",
+            f"{len(shared)} people are both trained on and tested: {_some(shared)}; a score would not measure people "
+            "never seen",
         )
     elif parts["training"] and parts["query"]:
         yield Finding("ok", "nobody is both trained on and tested")
-    known = overlap(parts["training"], parts["validation"]).identities
+    known = overlap(parts["training"], parts["validation"])
     others = {sample.identity for sample in parts["validation"] if sample.is_person} - set(known)
     if known and others:
         yield Finding(

@@ -70,14 +70,8 @@ def test_a_set_that_cannot_be_divided_is_refused():
         split_by_image(people_with(1, 1, 1), 0.5, 0)
 
 
-def test_overlap_tells_people_and_files():
+def test_overlap_tells_people():
     first = [*people_with(1, 1, 1, folder="a"), Sample(Path("a/-1.jpg"), -1, 1)]
-    second = [
-        Sample(Path("b/1.jpg"), 3, 1),
-        Sample(Path("a/../a/2_0.jpg"), 9, 1),
-        Sample(Path("b/-1.jpg"), -1, 2),
-    ]
-    found = overlap(first, second)
-    assert found.identities == (3,)
-    assert found.files == (Path("a/2_0.jpg").resolve(),)
-    assert overlap(first, people_with(folder="b")).identities == ()
+    second = [Sample(Path("b/1.jpg"), 3, 1), Sample(Path("b/2.jpg"), 9, 1), Sample(Path("b/-1.jpg"), -1, 2)]
+    assert overlap(first, second) == (3,)
+    assert overlap(first, people_with(folder="b")) == ()
