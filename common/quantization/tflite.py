@@ -1,48 +1,32 @@
-"""INT8 TFLite from a Keras 3 model (post-training) or from a quantization-aware one."""
+"""INT8 TFLite from a quantization-aware model."""
 
 import warnings
 from typing import Any, Literal
 
-import keras
 import tensorflow as tf
 import tf_keras
-
-from common.quantization.qat import Calibration, Granularity, prepare_qat
 
 IoType = Literal["int8", "uint8", "float"]
 _IO_TYPES: dict[str, tf.DType] = {"int8": tf.int8, "uint8": tf.uint8, "float": tf.float32}
 
 
-def convert_ptq(
-    model: keras.Model,
-    calibration: Calibration,
-    granularity: Granularity = "per_channel",
-    input_type: IoType = "int8",
-    output_type: IoType = "int8",
-) -> bytes:
-    """Quantize a trained functional Keras 3 model to a fully integer TFLite file with batch 1.
-
-    The ranges are those of `prepare_qat`, smallest to largest value on the calibration images. TFLite's own
-    calibrator does the same but for units that never fire: it gives them a scale of 1e-8, with which XNNPACK
-    refuses the whole file.
-
-    Args:
-        model: rescaled images (N, H, W, C) -> embeddings (N, D).
-        calibration: yields rescaled float32 batches (n, H, W, C).
-        granularity: of the weights; one scale per output channel, or one per kernel.
-        input_type: type of the file's input. Integer inputs are the rescaled image on the grid of the input's
-            scale and zero point.
-        output_type: type of the file's output, likewise.
-    """
-    return convert_qat(prepare_qat(model, calibration, granularity=granularity), input_type, output_type)
-
-
 def convert_qat(
     qat_model: tf_keras.Model, input_type: IoType = "int8", output_type: IoType = "int8"
 ) -> bytes:
-    """Convert a model of `prepare_qat` to INT8 TFLite with batch 1, with the ranges and weights of the model.
+    """Convert a model of `prepare_qat`, trained or not, to INT8 TFLite with batch 1.
 
-    The gates of an OSNet are integer too: the fake quantization behind a sigmoid is TFLite's own grid for it.
+    Ranges and weights are the model's: TFLite's own calibrator would give units that never fire a scale of 1e-8, with
+    which XNNPACK refuses the whole file. The gates of an OSNet are integer too: the fake quantization behind a sigmoid
+    is TFLite's own grid for it.
+
+    Args:
+        qat_model: rescaled images (N, H, W, C) -> embeddings (N, D).
+        input_type: type of the file's input. Integer inputs are the rescaled image on the grid of the input's
+            scale and zero point.
+        output_type: type of the file's output, likewise.
+
+    Raises:
+        ValueError: a type that there is not.
     """
     converter = _converter(qat_model, input_type, output_type)
     with warnings.catch_warnings():

@@ -17,7 +17,8 @@ import onnx
 
 from common.quantization.onnx_export import export_onnx
 from common.quantization.onnx_ptq import quantize_onnx
-from common.quantization.tflite import convert_ptq
+from common.quantization.qat import prepare_qat
+from common.quantization.tflite import convert_qat
 from common.runtime import open_model
 from common.runtime.htp_emulator import HtpEmulator
 from src.models.mobilenetv1 import mobilenetv1_a025
@@ -40,7 +41,7 @@ def export(folder: Path, images: np.ndarray) -> dict[str, Path]:
     float_model = export_onnx(network)
     onnx.save(float_model, float_path)
     onnx.save(quantize_onnx(float_model, lambda: [images[:8]]), int8_path)
-    tflite_path.write_bytes(convert_ptq(network, lambda: [images[:8]]))
+    tflite_path.write_bytes(convert_qat(prepare_qat(network, lambda: [images[:8]])))
     return {"keras": keras_path, "tflite": tflite_path, "float": float_path, "int8": int8_path}
 
 

@@ -5,7 +5,7 @@ import tensorflow as tf
 
 from common.layers import matmul_gradient_conv2d
 from common.layers.matmul_gradient_conv2d import MatmulGradientConv2D
-from common.layers.rewrite import with_fused_batch_norm, with_keras_batch_norm
+from common.layers.rewrite import with_fused_batch_norm
 
 
 def results(cls, policy, arguments, compiled):
@@ -91,5 +91,4 @@ def test_only_training_in_bfloat16_has_it():
     model = keras.Model(images, keras.layers.GlobalAveragePooling2D()(features))
     trained = with_fused_batch_norm(model, "mixed_bfloat16")
     assert type(trained.get_layer("pointwise")) is MatmulGradientConv2D
-    assert type(with_keras_batch_norm(trained).get_layer("pointwise")) is keras.layers.Conv2D
     assert type(with_fused_batch_norm(model).get_layer("pointwise")) is keras.layers.Conv2D

@@ -4,7 +4,7 @@ import pytest
 
 from common.layers.gem import GeM
 from common.quantization.qat import prepare_qat
-from common.quantization.tflite import convert_ptq, convert_qat
+from common.quantization.tflite import convert_qat
 
 DTYPES = {"int8": np.int8, "uint8": np.uint8, "float": np.float32}
 
@@ -52,7 +52,8 @@ def test_qat_file_computes_what_the_qat_model_does(qat_model, images, cosine, in
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 def test_ptq_file_is_integer_and_near(toy, images, calibration, cosine, granularity):
-    received, source, target, floats = run(convert_ptq(toy, calibration, granularity), images)
+    calibrated = prepare_qat(toy, calibration, granularity=granularity)
+    received, source, target, floats = run(convert_qat(calibrated), images)
     expected = np.asarray(toy(images, training=False))
     assert cosine(received, expected, center=expected.mean(0)) > 0.95
     assert (source, target) == (np.int8, np.int8)
@@ -63,7 +64,7 @@ def test_wrong_choices_name_the_right_ones(toy, calibration, qat_model):
     with pytest.raises(
         ValueError, match=r"granularity: expected one of per_channel, per_tensor, received 'row'"
     ):
-        convert_ptq(toy, calibration, "row")
+        prepare_qat(toy, calibration, granularity="row")
     with pytest.raises(ValueError, match="output_type: expected one of int8, uint8, float, received 'int16'"):
         convert_qat(qat_model, output_type="int16")
 

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from common.config import ConfigError, validate
-from common.layers.rewrite import with_fused_batch_norm, with_keras_batch_norm
+from common.layers.rewrite import with_fused_batch_norm
 from common.layers.start_statistics import start_statistics
 from common.quantization.branches import branches
 from common.quantization.bridge import to_tf_keras
@@ -161,8 +161,8 @@ def test_one_set_of_weights_in_training_in_files_and_on_the_chip(arguments, tmp_
     expected = dict(zip(("visible", "thermal"), np.split(outputs["embedding"], [3]), strict=True))
     assert min(np.ptp(value, axis=0).max() for value in expected.values()) > 0.05
 
-    saved = embedding_model(with_keras_batch_norm(with_fused_batch_norm(network)))
-    saved.save(tmp_path / "model.keras")
+    network.set_weights(with_fused_batch_norm(network).get_weights())
+    embedding_model(network).save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras", safe_mode=True)
     assert not {"logits", "dropout", "modalities"} & {layer.name for layer in loaded.layers}
     found = loaded(batch, training=False)

@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 from common.config import ConfigError, validate
-from common.layers.rewrite import with_fused_batch_norm, with_keras_batch_norm
+from common.layers.rewrite import with_fused_batch_norm
 from common.layers.start_statistics import start_statistics
 from common.quantization.bridge import to_tf_keras
 from common.quantization.complete import export_qat_onnx
@@ -104,8 +104,8 @@ def test_what_is_saved_has_nothing_that_only_training_needs(tmp_path):
     )
     expected = np.asarray(network(images(), training=False)["embedding"])
     fused = with_fused_batch_norm(network)
-    saved = embedding_model(with_keras_batch_norm(fused))
-    saved.save(tmp_path / "best_model.keras")
+    network.set_weights(fused.get_weights())
+    embedding_model(network).save(tmp_path / "best_model.keras")
     loaded = keras.saving.load_model(tmp_path / "best_model.keras", safe_mode=True)
     assert len(of_training(network.layers)) > 20 and not of_training(loaded.layers)
     backbone = MODELS.get("plain_cnn")(SHAPE)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from common.config import ConfigError
-from common.layers.rewrite import with_fused_batch_norm, with_keras_batch_norm
+from common.layers.rewrite import with_fused_batch_norm
 from src.losses.cross_entropy import cross_entropy
 from src.losses.triplet import triplet
 from src.models._head import embedding_model, reid_network
@@ -81,13 +81,13 @@ def test_rewrites_and_file_keep_the_embedding(name, tmp_path):
     expected = keras.ops.convert_to_numpy(network(images(), training=False)["embedding"])
     assert np.ptp(expected) > 1e-3
     fused = with_fused_batch_norm(network)
-    plain = with_keras_batch_norm(fused)
-    embedding_model(plain).save(tmp_path / "model.keras")
+    assert [layer.name for layer in fused.layers] == [layer.name for layer in network.layers]
+    network.set_weights(fused.get_weights())
+    embedding_model(network).save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")
     scale = np.abs(expected).max()
-    for found in (fused(images())["embedding"], plain(images())["embedding"], loaded(images())):
+    for found in (fused(images())["embedding"], network(images())["embedding"], loaded(images())):
         np.testing.assert_allclose(found / scale, expected / scale, atol=1e-5)
-    assert [layer.name for layer in plain.layers] == [layer.name for layer in network.layers]
     assert not any("Fused" in type(layer).__name__ for layer in loaded.layers)
 
 

@@ -69,6 +69,7 @@ def quantized(tmp_path_factory) -> Path:
     """A folder with float `best_model.keras` and INT8 `quantized_model.onnx` and `.tflite`, with their manifests."""
     from common.quantization import onnx_export, tflite
     from common.quantization.onnx_ptq import quantize_onnx
+    from common.quantization.qat import prepare_qat
 
     folder = tmp_path_factory.mktemp("models")
     network = _network()
@@ -82,7 +83,7 @@ def quantized(tmp_path_factory) -> Path:
     graph = quantize_onnx(onnx_export.export_onnx(network), calibration, "per_channel", "MinMax")
     onnx.save(graph, folder / "quantized_model.onnx")
     (folder / "quantized_model.tflite").write_bytes(
-        tflite.convert_ptq(network, calibration, "per_channel", "float", "float")
+        tflite.convert_qat(prepare_qat(network, calibration), "float", "float")
     )
     trained_on = {"dataset_name": "my|set", "identities": 6, "images": 24, "model_name": "two_convolutions"}
     source = Model({"keras": folder / "best_model.keras"}, "float32", SHAPE, DIM, PREPROCESSING, trained_on)
