@@ -324,22 +324,11 @@ class UniqueRunFolder(Callback):
 
     def on_run_start(self, config: DictConfig, **_: Any) -> None:
         """Claim `hydra.run.dir`, or the first of `<dir>_1`, `<dir>_2`, ... that does not exist."""
-        self._claim(config, "run")
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Expand environment variables in `hydra.sweep.dir`."""
-        with open_dict(config):
-            raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
-            assert isinstance(raw, dict)
-            folder = Path(expand_environment(str(raw["dir"])))
-            config.hydra.sweep.dir = str(_own_folder(folder, config))
-
-    def _claim(self, config: DictConfig, kind: str) -> None:
-        raw = OmegaConf.to_container(config.hydra[kind], resolve=False)
+        raw = OmegaConf.to_container(config.hydra.run, resolve=False)
         assert isinstance(raw, dict)
         with open_dict(config):
-            config.hydra[kind].dir = expand_environment(str(raw["dir"]))
-            folder = _own_folder(Path(config.hydra[kind].dir), config)
+            config.hydra.run.dir = expand_environment(str(raw["dir"]))
+            folder = _own_folder(Path(config.hydra.run.dir), config)
             candidate, suffix = folder, 0
             while True:
                 try:
@@ -348,7 +337,15 @@ class UniqueRunFolder(Callback):
                 except FileExistsError:
                     suffix += 1
                     candidate = folder.with_name(f"{folder.name}_{suffix}")
-            config.hydra[kind].dir = str(candidate)
+            config.hydra.run.dir = str(candidate)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        """Expand environment variables in `hydra.sweep.dir`."""
+        with open_dict(config):
+            raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
+            assert isinstance(raw, dict)
+            folder = Path(expand_environment(str(raw["dir"])))
+            config.hydra.sweep.dir = str(_own_folder(folder, config))
 
 
 def _own_folder(folder: Path, config: DictConfig) -> Path:

@@ -159,7 +159,6 @@ def _insert_pair(graph: OnnxGraph, tensor: str, parameters: list[str], readers: 
         node = graph.producers()[tensor]
         node.output[list(node.output).index(tensor)] = inner
         source, target = inner, tensor
-        graph.redirect(tensor, inner, [])
     else:
         source, target = tensor, graph.fresh(f"{tensor}_dequantized")
         graph.redirect(tensor, target, readers)

@@ -55,16 +55,6 @@ class RetrievalMetrics:
         """Share of queries whose first answer is right."""
         return self.rank(1)
 
-    @property
-    def rank5(self) -> float:
-        """Share of queries with a right answer among the first five."""
-        return self.rank(5)
-
-    @property
-    def rank10(self) -> float:
-        """Share of queries with a right answer among the first ten."""
-        return self.rank(10)
-
     def rank(self, r: int) -> float:
         """Share of queries with a right answer among the first r, 1 <= r <= max_rank."""
         if not 1 <= r <= len(self.cmc):

@@ -51,10 +51,6 @@ class OpenSetMetrics:
         """
         return float(np.searchsorted(self.known, self.threshold_at(fpir), side="right") / len(self.known))
 
-    def rejection_rate(self, threshold: float) -> float:
-        """Share of unknown queries that a threshold rejects."""
-        return 1 - float(np.searchsorted(self.unknown, threshold, side="right") / len(self.unknown))
-
 
 def open_set_metrics(
     query: np.ndarray,

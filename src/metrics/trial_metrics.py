@@ -41,16 +41,6 @@ class TrialMetrics:
         """Share of queries whose first answer is right."""
         return self.rank(1)
 
-    @property
-    def rank5(self) -> float:
-        """Share of queries with a right answer among the first five."""
-        return self.rank(5)
-
-    @property
-    def rank10(self) -> float:
-        """Share of queries with a right answer among the first ten."""
-        return self.rank(10)
-
     def rank(self, r: int) -> float:
         """Share of queries with a right answer among the first r, 1 <= r <= max_rank."""
         return float(np.mean([trial.rank(r) for trial in self.trials]))

@@ -84,20 +84,17 @@ def score(
     gallery_embeddings: np.ndarray,
     query: Sequence[Sample],
     gallery: Sequence[Sample],
-    protocol: str | None = None,
-    distance: str = "cosine",
-    max_rank: int = 50,
 ) -> Any:
-    """Retrieval metrics of embeddings in the order of the samples; see `retrieval_metrics`.
+    """Retrieval metrics of embeddings in the order of the samples, by cosine distance and the `default_protocol`.
 
     Args:
         query_embeddings: (Q, D).
         gallery_embeddings: (G, D).
         query: Q samples.
         gallery: G samples.
-        protocol: None takes `market1501` where every sample has a camera, else `no_camera`.
-        distance: `cosine` or `euclidean`.
-        max_rank: Length of the CMC curve.
+
+    Returns:
+        What `retrieval_metrics` does.
     """
     return retrieval_metrics(
         query_embeddings,
@@ -106,9 +103,7 @@ def score(
         np.array([sample.identity for sample in gallery]),
         np.array([sample.place for sample in query]),
         np.array([sample.place for sample in gallery]),
-        protocol=protocol or default_protocol([*query, *gallery]),
-        distance=distance,
-        max_rank=max_rank,
+        protocol=default_protocol([*query, *gallery]),
     )
 
 

@@ -227,4 +227,4 @@ def test_trials_of_different_protocols_do_not_mix():
     with pytest.raises(ValueError, match="trials must be of one protocol"):
         TrialMetrics.of([], "no splits")
     assert TrialMetrics.of([one], "1 split").spread == {"rank1": 0, "mAP": 0, "mINP": 0}
-    assert TrialMetrics.of([one, one], "2 splits").rank5 == 1
+    assert TrialMetrics.of([one, one], "2 splits").rank(5) == 1

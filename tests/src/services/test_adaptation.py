@@ -239,7 +239,7 @@ def _across(model, samples):
     asking, shown = (
         [s for s, t in zip(samples, thermal, strict=True) if t == side] for side in (True, False)
     )
-    return validation.score(embeddings[thermal], embeddings[~thermal], asking, shown, "market1501").mAP
+    return validation.score(embeddings[thermal], embeddings[~thermal], asking, shown).mAP
 
 
 # --------------------------------------------------------------------------------------------------------------------
