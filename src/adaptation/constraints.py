@@ -7,6 +7,7 @@ import numpy as np
 import scipy.sparse
 from scipy.sparse.csgraph import connected_components
 
+from common.vectors import unit
 from src.adaptation._labels import without_small
 
 
@@ -90,8 +91,8 @@ def pool(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """
     present, inverse, images = np.unique(groups, return_inverse=True, return_counts=True)
     members = scipy.sparse.csr_array((np.ones(len(groups), np.float32), (inverse, np.arange(len(groups)))))
-    means = members @ _unit(np.asarray(features, np.float32))
-    return present, _unit(means), images
+    means = members @ unit(np.asarray(features, np.float32))
+    return present, unit(means), images
 
 
 def pairs_among(present: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -165,7 +166,3 @@ def _joined(distances: scipy.sparse.csr_array, apart: np.ndarray) -> np.ndarray:
             enemies[enemy].add(a)
         enemies[a] |= enemies[b]
     return np.unique(parent, return_inverse=True)[1]
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    return features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)

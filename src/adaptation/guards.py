@@ -5,6 +5,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from common.vectors import unit
+
 
 class NothingToLearnError(ValueError):
     """Pseudo labels from which nothing can be learned; the message says what to change. The model is as it was."""
@@ -74,8 +76,8 @@ def check_features(features: np.ndarray, what: str = "images") -> None:
             f"the features of {broken} of {len(features)} {what} hold NaN or infinity: start from a model that "
             "evaluation accepts, or lower the learning rate"
         )
-    unit = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    if len(unit) > 1 and np.square(unit - unit[0]).sum(axis=1).max() < 1e-6:
+    directions = unit(features)
+    if len(features) > 1 and np.square(directions - directions[0]).sum(axis=1).max() < 1e-6:
         raise NothingToLearnError(
             f"the network gives all {len(features)} {what} the same feature: it has collapsed; start from a trained "
             "model, or lower the learning rate"

@@ -1,5 +1,7 @@
 import numpy as np
 
+from common.vectors import unit
+
 
 class ClusterMemory:
     """One feature for each cluster, which follows the network while it trains (Dai et al., "Cluster Contrast for
@@ -34,8 +36,8 @@ class ClusterMemory:
             )
         self.momentum, self.hard = momentum, hard
         sums = np.zeros((len(sizes), np.shape(features)[1]), np.float32)
-        np.add.at(sums, labels[labels >= 0], _unit(np.asarray(features, np.float32)[labels >= 0]))
-        self.centroids = _unit(sums)
+        np.add.at(sums, labels[labels >= 0], unit(np.asarray(features, np.float32)[labels >= 0]))
+        self.centroids = unit(sums)
 
     def update(self, features: np.ndarray, labels: np.ndarray) -> None:
         """Learn from a batch: centroid <- momentum * centroid + (1 - momentum) * feature, then to length 1.
@@ -45,7 +47,7 @@ class ClusterMemory:
             labels: Cluster of each, integers (N,); -1 is left out.
         """
         labels = np.asarray(labels)
-        features = _unit(np.asarray(features, np.float32))
+        features = unit(np.asarray(features, np.float32))
         chosen = np.flatnonzero(labels >= 0)
         if self.hard:
             similarity = (features[chosen] * self.centroids[labels[chosen]]).sum(axis=1)
@@ -54,9 +56,4 @@ class ClusterMemory:
             chosen = chosen[order[first]]
         for image in chosen:
             old = self.centroids[labels[image]]
-            self.centroids[labels[image]] = _unit(self.momentum * old + (1 - self.momentum) * features[image])
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = features / np.maximum(np.linalg.norm(features, axis=-1, keepdims=True), 1e-12)
-    return unit
+            self.centroids[labels[image]] = unit(self.momentum * old + (1 - self.momentum) * features[image])

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from common.vectors import unit
+
 _STRIPES = 6
 _BINS = (8, 3, 3)  # hue, saturation, value
 _RAW_SIZE = (8, 16)  # width, height
@@ -11,7 +13,7 @@ _RAW_SIZE = (8, 16)  # width, height
 def mean_colour(images: np.ndarray) -> np.ndarray:
     """Return the mean of each channel: uint8 images (N, H, W, 3) to float32 (N, 3), L2-normalised."""
     _check(images)
-    return _normalised(images.mean(axis=(1, 2), dtype=np.float32))
+    return unit(images.mean(axis=(1, 2), dtype=np.float32))
 
 
 def raw_pixels(images: np.ndarray) -> np.ndarray:
@@ -19,7 +21,7 @@ def raw_pixels(images: np.ndarray) -> np.ndarray:
     _check(images)
     small = [cv2.resize(image, _RAW_SIZE, interpolation=cv2.INTER_AREA) for image in images]
     flat = np.array(small, np.float32).reshape(len(images), -1)
-    return _normalised(flat - flat.mean(axis=1, keepdims=True))
+    return unit(flat - flat.mean(axis=1, keepdims=True))
 
 
 def hsv_stripes(images: np.ndarray) -> np.ndarray:
@@ -30,7 +32,7 @@ def hsv_stripes(images: np.ndarray) -> np.ndarray:
     person into six stripes).
     """
     _check(images)
-    return _normalised(np.sqrt(np.array([_histograms(image) for image in images], np.float32)))
+    return unit(np.sqrt(np.array([_histograms(image) for image in images], np.float32)))
 
 
 def _histograms(image: np.ndarray) -> np.ndarray:
@@ -46,9 +48,3 @@ def _histograms(image: np.ndarray) -> np.ndarray:
 def _check(images: np.ndarray) -> None:
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[-1] != 3:
         raise ValueError(f"expected uint8 images (N, H, W, 3), got {images.dtype} {images.shape}")
-
-
-def _normalised(features: np.ndarray) -> np.ndarray:
-    norms = np.linalg.norm(features, axis=1, keepdims=True)
-    normalised: np.ndarray = features / np.maximum(norms, np.finfo(np.float32).tiny)
-    return normalised

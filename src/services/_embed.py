@@ -3,11 +3,11 @@
 import logging
 from collections.abc import Sequence
 from time import perf_counter
-from typing import Any
 
 import numpy as np
 
 from common.run import progress
+from common.vectors import unit
 from src.data.sample import Sample
 from src.services._target import Opened
 from src.training.validation import Routes, embed_samples
@@ -52,6 +52,5 @@ def embed_with(model: Opened, samples: Sequence[Sample], batch_size: int, descri
 
 
 def l2_normalize(vectors: np.ndarray) -> np.ndarray:
-    """Rows divided by their length; a zero row stays zero."""
-    lengths: Any = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return (vectors / np.maximum(lengths, 1e-12)).astype(np.float32)
+    """Rows (N, D) divided by their length, as float32; a zero row stays zero."""
+    return unit(vectors).astype(np.float32)

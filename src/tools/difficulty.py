@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
+from common.vectors import unit
 from datasets.synthetic import PRESETS, generate
 from src.data.readers.market1501 import market1501
 from src.metrics.baselines import hsv_stripes, mean_colour, raw_pixels
@@ -108,7 +109,7 @@ def single_shot(query: np.ndarray, gallery: np.ndarray, asking: Images, shown: I
     does not ask camera 2, which sees the same place.
     """
     rng = np.random.default_rng(0)
-    similarity = _unit(query) @ _unit(gallery).T
+    similarity = unit(query) @ unit(gallery).T
     same_place = (asking.cameras == 3)[:, None] & (shown.cameras == 2)
     similarity[same_place] = -np.inf
     keys = np.unique(np.stack([shown.identities, shown.cameras]), axis=1, return_inverse=True)[1].ravel()
@@ -119,11 +120,6 @@ def single_shot(query: np.ndarray, gallery: np.ndarray, asking: Images, shown: I
         first = drawn[similarity[:, drawn].argmax(axis=1)]
         results.append((shown.identities[first] == asking.identities).mean())
     return float(np.mean(results))
-
-
-def _unit(features: np.ndarray) -> np.ndarray:
-    unit: np.ndarray = features / np.maximum(np.linalg.norm(features, axis=1, keepdims=True), 1e-12)
-    return unit
 
 
 # ------------------------------------------------------------------------------------------------------------

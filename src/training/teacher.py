@@ -7,6 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from common.vectors import unit
 from src.models._two_stems import MODALITIES
 from src.training.step import Teacher, network_input
 from src.training.validation import by_modality
@@ -26,8 +27,7 @@ def prototypes_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """
     sums = np.zeros((labels.max() + 1, embeddings.shape[1]), np.float32)
     np.add.at(sums, labels, embeddings)
-    lengths: Any = np.linalg.norm(sums, axis=1, keepdims=True)
-    return sums / np.maximum(lengths, 1e-12)
+    return unit(sums)
 
 
 def margins_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
