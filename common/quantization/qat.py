@@ -19,7 +19,7 @@ from common.quantization.fold import fold_batch_norm
 from common.quantization.grids import align, settle
 
 Calibration = Callable[[], Iterable[Any]]
-"""Called once, yields rescaled float32 images (n, H, W, C), a dict by input for a model with several inputs."""
+"""Called more than once, yields rescaled float32 images (n, H, W, C), by input for a model with several inputs."""
 
 _BINS = 2048
 _LEAST_SHARE, _SHARES = 0.05, 96
@@ -116,10 +116,12 @@ def calibrate_ranges(qat_model: tf_keras.Model, calibration: Calibration) -> Non
     Ranges are widened to where 0 is a whole step of the uint8 grid, so that every consumer (TensorFlow, ONNX,
     TFLite, QNN) derives the same scale and zero point from them. A tensor that is 0 on all images gets [0, 1]: no
     range would give a scale that runtimes refuse, or divide by.
+
+    The images are looked at twice, a batch at a time, for the bins depend on the least and greatest value.
+
+    Raises:
+        ValueError: calibration yields nothing, the first time or the second.
     """
-    batches = [tf.nest.map_structure(lambda part: tf.constant(part, tf.float32), b) for b in calibration()]
-    if not batches:
-        raise ValueError("calibration yielded no batch: expected float32 images (n, H, W, C)")
     lows: dict[int, float] = {}
     highs: dict[int, float] = {}
     counts: dict[int, np.ndarray] = {}
@@ -135,12 +137,18 @@ def calibrate_ranges(qat_model: tf_keras.Model, calibration: Calibration) -> Non
         key = id(min_var)
         ends = tf.constant([lows[key], max(highs[key], lows[key] + 1e-6)])
         found = tf.histogram_fixed_width(tf.reshape(inputs, [-1]), ends, _BINS).numpy()
-        counts[key] = counts.get(key, 0) + found
+        counts[key] = counts.get(key, 0) + found.astype(np.int64)
 
     for look in (observe, count):
+        batch: Any = None
         with _observed(look):
-            for batch in batches:
-                qat_model(batch, training=False)
+            for batch in calibration():
+                inputs = tf.nest.map_structure(lambda part: tf.constant(part, tf.float32), batch)
+                qat_model(inputs, training=False)
+        if batch is None:
+            raise ValueError(
+                "calibration yielded no batch: expected float32 images (n, H, W, C) each time it is called"
+            )
     images = {
         id(layer.quantizer_vars["min_var"]) for layer in qat_model.layers if isinstance(layer, QuantizeLayer)
     }

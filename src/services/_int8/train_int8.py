@@ -126,13 +126,21 @@ def _together(branches_: Sequence[Branch]) -> Callable[[], Iterator[Any]]:
     """Calibration batches as the network takes them; the shorter modality starts again until the longer one ends."""
     if len(branches_) == 1:
         return branches_[0].calibrate
+    longest = max(branches_, key=lambda branch: len(branch.calibration))
 
     def batches() -> Iterator[dict[str, np.ndarray]]:
-        parts = {branch.name: list(branch.calibrate()) for branch in branches_}
-        for index in range(max(map(len, parts.values()))):
-            yield {name: part[index % len(part)] for name, part in parts.items()}
+        streams = [
+            branch.calibrate() if branch is longest else _again_and_again(branch) for branch in branches_
+        ]
+        for parts in zip(*streams, strict=False):
+            yield {branch.name: part for branch, part in zip(branches_, parts, strict=True)}
 
     return batches
+
+
+def _again_and_again(branch: Branch) -> Iterator[np.ndarray]:
+    while True:
+        yield from branch.calibrate()
 
 
 def _stream(

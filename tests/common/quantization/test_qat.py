@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from common.quantization.qat import fine_tune, least_squared_error, prepare_qat
+from common.quantization.qat import calibrate_ranges, fine_tune, least_squared_error, prepare_qat
 
 
 def ranges(model):
@@ -92,6 +92,22 @@ def test_float_layers_stay_float(toy, calibration):
 def test_no_calibration_images_is_an_error(toy):
     with pytest.raises(ValueError, match="calibration yielded no batch"):
         prepare_qat(toy, list)
+
+
+def test_calibration_images_are_read_batch_by_batch_twice(toy, images, qat_model):
+    readings = []
+
+    def read():
+        readings.append(None)
+        yield images[:12]
+        yield images[12:]
+
+    model = prepare_qat(toy, read)
+    assert list(ranges(model).values()) == list(ranges(qat_model).values())
+    assert len(readings) == 2
+    exhausted = iter([images])
+    with pytest.raises(ValueError, match="yielded no batch: .* each time it is called"):
+        calibrate_ranges(model, lambda: exhausted)
 
 
 def test_fine_tuning_comes_closer_to_the_teacher_and_keeps_ranges(toy, images, calibration):

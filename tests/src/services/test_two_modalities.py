@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -27,6 +28,7 @@ from src.data.selection import Data
 from src.pipeline import SERVICES, _preflight, _starting_model
 from src.schema import Config
 from src.services import quantization
+from src.services._int8 import train_int8
 
 LAYOUTS = {
     # evaluation images of person and camera: SYSU-MM01 has visible cameras 1, 2, 4, 5 and infrared ones 3, 6
@@ -247,6 +249,15 @@ def int8(root, model, tmp_path_factory):
     data = _preflight(config, {"quantization": quantization}, model, Run(folder, 0))
     _, made = quantization.run(config, data, model, Run(folder, 0))
     return folder / "quantized_models", made
+
+
+def test_the_shorter_modality_calibrates_again_until_the_longer_one_ends():
+    def branch(name, count):
+        return SimpleNamespace(name=name, calibration=range(count), calibrate=lambda: iter(range(count)))
+
+    batches = train_int8._together([branch("thermal", 2), branch("visible", 3)])
+    expected = [{"thermal": 0, "visible": 0}, {"thermal": 1, "visible": 1}, {"thermal": 0, "visible": 2}]
+    assert list(batches()) == list(batches()) == expected
 
 
 def test_the_quantized_model_has_a_file_for_each_modality(int8):
