@@ -246,8 +246,15 @@ def without_credentials(text: str) -> str:
 
 
 def _git_commit() -> str:
-    """Commit of the program's own checkout, `unknown` where it is not one."""
-    result = subprocess.run(
-        ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-    )
+    """Commit of the program's own checkout, `unknown` where it is not one or git is not installed."""
+    try:
+        result = subprocess.run(
+            ["git", "rev-parse", "HEAD"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    except OSError:
+        return "unknown"
     return result.stdout.strip() or "unknown"

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from common.tracking import flatten, log_texts, pipeline_run, store_of, without_credentials
+from common.tracking import _git_commit, flatten, log_texts, pipeline_run, store_of, without_credentials
 
 
 def test_a_folder_is_a_database_with_artefacts_beside_it(tmp_path):
@@ -48,6 +48,11 @@ def test_credentials_do_not_enter_the_history(tmp_path):
 def test_text_without_an_address_stays_as_it_is():
     text = "a@b.c wrote file:///x/y and http://host/a@b, sqlite:///runs.db"
     assert without_credentials(text) == text
+
+
+def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert _git_commit() == "unknown"
 
 
 def test_nested_parameters_become_dotted():
