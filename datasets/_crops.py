@@ -171,6 +171,7 @@ def write_data_set(
 
     Raises:
         ConfigError: `output` holds files, or a frame is missing or damaged.
+        RuntimeError: a crop cannot be encoded.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ConfigError(f"The output folder {output} is not empty: choose another, or delete it.")
@@ -184,7 +185,7 @@ def write_data_set(
             if image is None:
                 raise ConfigError(f"Frame {path} is in the ground truth but is missing or damaged.")
             for box, name in inside:
-                cv2.imwrite(str(work / name), _cut(image, box), [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+                (work / name).write_bytes(_jpeg(_cut(image, box), f"{box} of {path}"))
         for part, (columns, rows) in tables.items():
             write_csv(work / part / "metadata.csv", columns, rows)
         work.replace(output)
@@ -196,6 +197,13 @@ def _cut(image: np.ndarray, box: Box) -> np.ndarray:
     left, top = max(round(box.left) - 1, 0), max(round(box.top) - 1, 0)
     right, bottom = round(box.left + box.width) - 1, round(box.top + box.height) - 1
     return image[min(top, height - 1) : max(bottom, 1), min(left, width - 1) : max(right, 1)]
+
+
+def _jpeg(crop: np.ndarray, what: str) -> bytes:
+    ok, data = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
+    if not ok:
+        raise RuntimeError(f"OpenCV could not encode {what}, shape {crop.shape}, as JPEG")
+    return data.tobytes()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -85,7 +85,10 @@ def draw_examples(path: Path) -> Path:
             curves.append(cv2.resize(curve, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         rows = [np.hstack(curves[start : start + 3]) for start in range(0, len(curves), 3)]
         sheet = Path(folder) / "sheet.png"
-        cv2.imwrite(str(sheet), np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        ok, data = cv2.imencode(".png", np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
+        if not ok:
+            raise RuntimeError(f"OpenCV could not encode {len(curves)} schedules as PNG")
+        sheet.write_bytes(data.tobytes())
         return sheet.replace(path)
 
 

@@ -65,6 +65,16 @@ def test_cuts_the_box_that_starts_at_pixel_one_and_stays_in_the_image(tmp_path):
     assert outside.max() < 15
 
 
+def test_a_crop_that_cannot_be_encoded_leaves_no_data_set(tmp_path, monkeypatch):
+    sequence = write_sequence(tmp_path / "seq", people(3))
+    monkeypatch.setattr(cv2, "imencode", lambda *_: (False, None))
+    with pytest.raises(
+        RuntimeError, match=r"could not encode Box\(frame=1, .*000001.jpg, shape \(100, 40, 3\)"
+    ):
+        main([str(sequence), "--output", str(tmp_path / "out")])
+    assert not (tmp_path / "out").exists()
+
+
 def test_identities_of_two_sequences_stay_apart(tmp_path):
     first = write_sequence(tmp_path / "a", people(2), name="MOT17-02-DPM")
     second = write_sequence(tmp_path / "b", people(2), name="My_video")
