@@ -71,6 +71,17 @@ def seed_everything(seed: int, deterministic_ops: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+def python_environment() -> dict[str, str]:
+    """The environment of this process, in which Python finds this project from any working folder.
+
+    What PYTHONPATH holds already stays behind it, for packages may come from there.
+    """
+    known = [
+        str(Path(path).absolute()) for path in os.environ.get("PYTHONPATH", "").split(os.pathsep) if path
+    ]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).resolve().parents[1]), *known])}
+
+
 @contextmanager
 def progress(description: str, total: int | None, unit: str = "") -> Iterator[Any]:
     """A progress bar with count, rate and remaining time.

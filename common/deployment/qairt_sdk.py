@@ -13,7 +13,6 @@ import re
 import secrets
 import shlex
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,7 +23,7 @@ import numpy as np
 from common.config import ConfigError, ToolError
 from common.deployment.device_profile import DeviceProfile, LayerTime
 from common.runtime.onnx_file import OnnxFile, inspect_onnx
-from common.runtime.qnn_session import last_words
+from common.runtime.qnn_session import last_words, run_logged
 from common.socs import soc_named
 
 _HOST = "x86_64-linux-clang"
@@ -432,24 +431,7 @@ def _run(
     """Run a command and return what it printed; ToolError with its last words when it fails."""
     with tempfile.TemporaryDirectory(prefix="log_") as logs:
         log = Path(logs) / "log.txt"
-        with log.open("wb") as stream:
-            try:
-                ended = subprocess.run(
-                    list(command),
-                    cwd=folder,
-                    env=environment,
-                    stdin=subprocess.DEVNULL,
-                    stdout=stream,
-                    stderr=subprocess.STDOUT,
-                    timeout=seconds,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                raise ToolError(
-                    f"{name} did not end within {seconds} s. It said:\n{last_words(log)}"
-                ) from None
-            except OSError as error:
-                raise ToolError(f"{name} cannot be started: {error}") from error
-        if ended.returncode:
-            raise ToolError(f"{name} ended with code {ended.returncode}. It said:\n{last_words(log)}")
+        code = run_logged(command, name, seconds, log, folder, environment)
+        if code:
+            raise ToolError(f"{name} ended with code {code}. It said:\n{last_words(log)}")
         return log.read_text(errors="replace")

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -12,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from common.config import ConfigError, ToolError
+from common.run import python_environment
 from common.runtime.onnx_file import PRECISION_KEY, SOC_KEY, load_graph
-from common.runtime.qnn_session import last_words, require_qnn
+from common.runtime.qnn_session import last_words, require_qnn, run_logged
 from common.socs import Soc, soc_named
 
 NPU = "NPU"
@@ -287,28 +286,13 @@ def _run_step(work: Path, request: Mapping[str, Any]) -> dict[str, Any]:
     (work / "request.json").write_text(json.dumps(request))
     result = work / "result.json"
     result.unlink(missing_ok=True)
-    project = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-m", "common.deployment._htp_worker", "request.json"]
-    with (work / _LOG).open("wb") as log:
-        try:
-            ended = subprocess.run(
-                command,
-                cwd=work,  # the libraries drop files into the working folder
-                env={**os.environ, "PYTHONPATH": str(project)},
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                timeout=_TIMEOUT_SECONDS,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise ToolError(
-                f"The HTP compiler did not end within {_TIMEOUT_SECONDS} s. It said:\n{last_words(work / _LOG)}"
-            ) from None
+    # The libraries drop files into the working folder
+    code = run_logged(
+        command, "The HTP compiler", _TIMEOUT_SECONDS, work / _LOG, cwd=work, env=python_environment()
+    )
     if not result.is_file():
-        raise ToolError(
-            f"The HTP compiler ended with code {ended.returncode}. It said:\n{last_words(work / _LOG)}"
-        )
+        raise ToolError(f"The HTP compiler ended with code {code}. It said:\n{last_words(work / _LOG)}")
     return json.loads(result.read_text())
 
 

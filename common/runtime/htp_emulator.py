@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from common.config import ConfigError, ToolError
+from common.run import python_environment
 from common.runtime._htp_worker import from_bytes, read_message, to_bytes, write_message
 from common.runtime._runtime import Runtime
 from common.runtime.onnx_file import SOC_KEY, inspect_onnx
@@ -67,7 +68,6 @@ class HtpEmulator(Runtime):
             raise
 
     def _start(self, index: int) -> subprocess.Popen[bytes]:
-        project = Path(__file__).resolve().parents[2]
         folder = Path(self._folder.name)
         with (folder / f"worker_{index}.log").open("wb") as log:
             return subprocess.Popen(
@@ -79,7 +79,7 @@ class HtpEmulator(Runtime):
                     str(self.soc.soc_model),
                 ],
                 cwd=folder,  # the libraries drop files into the working folder
-                env={**os.environ, "PYTHONPATH": str(project)},
+                env=python_environment(),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import importlib.util
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.config import ConfigError
+from common.config import ConfigError, ToolError
 
 _PROVIDER = "QNNExecutionProvider"
 
@@ -68,6 +69,45 @@ def open_qnn_session(
         },
     )
     return onnxruntime.InferenceSession(str(path), sess_options=session_options, enable_fallback=0)
+
+
+def run_logged(
+    command: Sequence[str],
+    name: str,
+    seconds: int,
+    log: Path,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+) -> int:
+    """Run a command without input and return its exit code.
+
+    Args:
+        command: Program and arguments.
+        name: Of the program, for messages.
+        seconds: It is killed after them.
+        log: Receives what it prints; replaced.
+        cwd: Its working folder.
+        env: Its environment.
+
+    Raises:
+        ToolError: It cannot be started or does not end; the message has its last words.
+    """
+    with log.open("wb") as stream:
+        try:
+            return subprocess.run(
+                list(command),
+                cwd=cwd,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=subprocess.STDOUT,
+                timeout=seconds,
+                check=False,
+            ).returncode
+        except subprocess.TimeoutExpired:
+            raise ToolError(f"{name} did not end within {seconds} s. It said:\n{last_words(log)}") from None
+        except OSError as error:
+            raise ToolError(f"{name} cannot be started: {error}") from error
 
 
 def last_words(log: Path) -> str:

@@ -21,6 +21,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.config import ConfigError, suggest
+from common.run import python_environment
 from datasets.synthetic._render import render
 from datasets.synthetic.camera import Camera, make_camera, random_pose
 from datasets.synthetic.identity import make_identity
@@ -255,11 +256,9 @@ def _write_by_processes(
     caller's main script once more, which a script without a main guard or a notebook does not survive.
     """
     command = [sys.executable, "-m", "datasets.synthetic._worker", str(root), preset, layout, str(seed)]
-    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     done, report = os.pipe()
     processes = [
-        subprocess.Popen([*command, str(worker), str(workers)], stdout=report, env=environment)
+        subprocess.Popen([*command, str(worker), str(workers)], stdout=report, env=python_environment())
         for worker in range(workers)
     ]
     os.close(report)

@@ -11,7 +11,7 @@ from common.config import ConfigError, ToolError
 from common.deployment import qnn_htp
 from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import Placement, compile_htp
-from common.runtime import open_model
+from common.runtime import open_model, qnn_session
 from common.runtime.htp_emulator import HtpEmulator
 from common.socs import SOCS
 
@@ -155,9 +155,9 @@ def test_a_number_that_qnn_does_not_know_is_an_error(qdq_onnx, tmp_path, monkeyp
 @needs_qnn
 def test_a_compiler_that_does_not_end_is_an_error(qdq_onnx, tmp_path, monkeypatch):
     def hang(command, **arguments):
-        raise qnn_htp.subprocess.TimeoutExpired(command, arguments["timeout"])
+        raise qnn_session.subprocess.TimeoutExpired(command, arguments["timeout"])
 
-    monkeypatch.setattr(qnn_htp.subprocess, "run", hang)
+    monkeypatch.setattr(qnn_session.subprocess, "run", hang)
     with pytest.raises(ToolError, match="The HTP compiler did not end within 1800 s"):
         compile_htp(qdq_onnx, tmp_path)
 
@@ -165,12 +165,12 @@ def test_a_compiler_that_does_not_end_is_an_error(qdq_onnx, tmp_path, monkeypatc
 @needs_qnn
 def test_a_crash_of_the_compiler_is_an_error_with_its_last_words(qdq_onnx, tmp_path, monkeypatch):
     script = "import os, sys; sys.stderr.write('last words'); sys.stderr.flush(); os.abort()"
-    real = qnn_htp.subprocess.run
+    real = qnn_session.subprocess.run
 
     def crash(command, **arguments):
         return real([command[0], "-c", script], **arguments)
 
-    monkeypatch.setattr(qnn_htp.subprocess, "run", crash)
+    monkeypatch.setattr(qnn_session.subprocess, "run", crash)
     with pytest.raises(RuntimeError, match="(?s)ended with code -6.*last words"):
         compile_htp(qdq_onnx, tmp_path)
     assert list(tmp_path.iterdir()) == []
