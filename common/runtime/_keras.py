@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import importlib
 import logging
 import os
-import pkgutil
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +9,7 @@ import numpy as np
 
 from common.config import ConfigError
 from common.runtime._runtime import EMBEDDING_OUTPUT, Runtime, embedding_length
+from common.runtime.keras_file import load_network
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -26,18 +25,10 @@ class KerasRuntime(Runtime):
     def __init__(
         self, path: Path, threads: int | None = None, batch_size: int = 64, input_name: str = ""
     ) -> None:
-        import keras
         import tensorflow as tf
 
-        _register_layers()
         self.threads = _set_threads(tf, threads)
-        try:
-            model = keras.saving.load_model(path, compile=False, safe_mode=True)
-        except (ValueError, TypeError, OSError, KeyError) as error:
-            raise ConfigError(
-                f"Keras cannot load {path}: the file is damaged, is no .keras archive, or needs code that "
-                f"is not registered here ({error})."
-            ) from error
+        model = load_network(path)
         if input_name:
             model = _of_one_input(model, input_name, path)
         self.input_shape = _image_shape(model, path)
@@ -60,14 +51,6 @@ class KerasRuntime(Runtime):
     def close(self) -> None:
         """Free the model."""
         del self._forward
-
-
-def _register_layers() -> None:
-    """Import every layer of this project, so that keras.saving knows the registered ones."""
-    import common.layers
-
-    for module in pkgutil.iter_modules(common.layers.__path__, "common.layers."):
-        importlib.import_module(module.name)
 
 
 def _set_threads(tf: Any, threads: int | None) -> int:

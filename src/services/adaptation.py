@@ -18,6 +18,7 @@ from common.artifacts import Model, Report
 from common.config import ConfigError
 from common.layers.start_statistics import start_statistics
 from common.run import Run, progress, require_free_space
+from common.runtime.keras_file import load_network
 from src.adaptation.guards import NothingToLearnError, check_images
 from src.adaptation.pseudo_labels import PseudoLabels
 from src.data.pipeline import View, load_images
@@ -154,7 +155,7 @@ def _network(config: Config, model: Model | None) -> keras.Model:
     if model is None:
         keras.utils.set_random_seed(config.general.global_seed)  # as in a training, whatever was built before
         return embedding_model(reid_network(build_backbone(config.model), num_identities=1, bnneck=True))
-    network = keras.saving.load_model(model.path, compile=False, safe_mode=True)
+    network = load_network(model.path)
     if isinstance(network.output, dict) and not has_two_stems(network):
         return embedding_model(network)
     return network

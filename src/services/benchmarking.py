@@ -17,6 +17,7 @@ from common.deployment.macs import count_macs
 from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import HtpCompilation, compile_htp, require_qnn
 from common.run import Run
+from common.runtime.keras_file import load_network
 from common.runtime.open_model import open_model
 from src.data.pipeline import load_images
 from src.data.sample import Sample
@@ -184,13 +185,11 @@ def _onnx_file(model: Model, part: Part, folder: Path) -> Path | None:
         return model.files["onnx"]
     if "keras" not in model.files:
         return None
-    import keras
-
     from common.quantization.onnx_export import export_onnx
 
     name = f"{model.name}_{part.input_name}" if part.input_name else model.name
     path = folder / f"{name}.onnx"
-    network = keras.saving.load_model(model.files["keras"], compile=False, safe_mode=True)
+    network = load_network(model.files["keras"])
     if part.input_name:
         network = by_modality(network)[part.input_name]
     try:

@@ -17,6 +17,7 @@ from common import tracking
 from common.artifacts import Model, Report, Table
 from common.config import ConfigError
 from common.run import Run
+from common.runtime.keras_file import load_network
 from common.runtime.model_of_file import model_of_file
 from src.data.labels import identity_labels
 from src.data.preprocessing import Preprocessing
@@ -185,7 +186,7 @@ def _seen_by_teachers(
 ) -> Iterator[tuple[str, Mapping[str, Preprocessing]]]:
     """What each teacher takes, by modality; of one that is still to be trained what it will take."""
     for teacher in teachers:
-        network = keras.saving.load_model(teacher.path, compile=False, safe_mode=True)
+        network = load_network(teacher.path)
         preprocessing = preprocessing_for(config, teacher)
         shapes = input_shapes(network)
         yield str(teacher.path), {name: preprocessing.of_shape(shape) for name, shape in shapes.items()}
@@ -282,7 +283,7 @@ def _next_start(config: Config, folder: Path, best: Best) -> Start:
     """The best epoch so far, which a coming one has to exceed."""
     path = folder / "best_augmented_model.keras"
     _, settings = read_checkpoint(path)
-    augmented = keras.saving.load_model(path, compile=False, safe_mode=True)
+    augmented = load_network(path)
     assert config.training is not None
     network = augmented.get_layer(settings["network"])
     return Start(config.training, network, Progress(replace(best, epoch=-1)))
@@ -292,7 +293,7 @@ class _Teaching:
     """What the teachers say of the training images; nothing where the student's moving average teaches."""
 
     def __init__(self, config: Config, data: Data, teachers: Sequence[Model]) -> None:
-        self._networks = [keras.saving.load_model(t.path, compile=False, safe_mode=True) for t in teachers]
+        self._networks = [load_network(teacher.path) for teacher in teachers]
         self._routes = [
             validation.routes_of(network, preprocessing_for(config, teacher))
             for network, teacher in zip(self._networks, teachers, strict=True)

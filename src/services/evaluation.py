@@ -16,6 +16,7 @@ from common.config import Component, ConfigError
 from common.html_report import html_report
 from common.run import Run
 from common.runtime.htp_emulator import HtpEmulator
+from common.runtime.keras_file import load_network
 from src.data.pipeline import load_pixels
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
@@ -411,14 +412,12 @@ def _random_network(config: Config, data: Data, preprocessing: Preprocessing, mo
 
 def _keras_network(model: Model) -> keras.Model | None:
     """The Keras model that a model is or was made from; None where its file is not at hand."""
-    import common.layers  # noqa: F401  (what the file may hold)
-
     source: Model | None = model
     while source is not None and "keras" not in source.files:
         source = source.source
     if source is None:
         return None
-    return keras.saving.load_model(source.files["keras"], compile=False, safe_mode=True)
+    return load_network(source.files["keras"])
 
 
 def _features(function: Any, preprocessing: Preprocessing, samples: Sequence[Sample], _: str) -> np.ndarray:

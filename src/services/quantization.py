@@ -15,6 +15,7 @@ from common.quantization.bridge import to_tf_keras
 from common.quantization.encodings import encodings
 from common.quantization.qat import check_float_layers
 from common.run import Run
+from common.runtime.keras_file import load_network
 from src.data.labels import identity_labels
 from src.data.sample import Sample
 from src.data.samplers import check_identities
@@ -87,7 +88,7 @@ def _network_of(config: Config, model: Model | None) -> keras.Model:
         backbone = build_backbone(section.model_copy(update={"pretrained": False}))
         return embedding_model(reid_network(backbone, num_identities=2, bnneck=bnneck))
     assert model is not None
-    network = _load(model)
+    network = load_network(model.path)
     if is_resumed:
         return embedding_model(network)
     if trainings:
@@ -116,7 +117,7 @@ def _images_of_qat(config: Config, data: Data) -> tuple[Sequence[Sample], Sequen
 def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Report, Model]:
     """Quantize a float model; the result knows the float model as its source."""
     assert model is not None
-    section, network = _section(config), _load(model)
+    section, network = _section(config), load_network(model.path)
     branches = branches_of(network, preprocessing_for(config, model), data.calibration)
     _LOGGER.info("%s with %d calibration images", section.quantizer, len(data.calibration))
     made = _QUANTIZERS[section.quantizer](config, network, branches, data, run)
@@ -154,10 +155,6 @@ def _files(model: Model) -> list[Path]:
 def _section(config: Config) -> Quantization:
     assert config.quantization is not None
     return config.quantization
-
-
-def _load(model: Model) -> keras.Model:
-    return keras.saving.load_model(model.path, compile=False, safe_mode=True)
 
 
 def _models_of(source: Model, written: Sequence[tuple[Path, Export]]) -> list[Model]:

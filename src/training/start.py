@@ -11,6 +11,7 @@ import keras
 
 from common.artifacts import Model, whole_file
 from common.config import ConfigError
+from common.runtime.keras_file import load_network
 from src.data.preprocessing import Preprocessing
 from src.data.selection import Data, preprocessing_for, preprocessing_of
 from src.models._build import build_backbone
@@ -87,7 +88,7 @@ def start_of(
             f"{model.path} was trained on {settings['identities']} identities, the training set has {num_identities}: "
             "resume on the same images, or train further without resume_training"
         )
-    augmented = keras.saving.load_model(model.path, safe_mode=True)
+    augmented = load_network(model.path, with_optimizer=True)
     resumed = augmented.get_layer(settings["network"])
     training = _as_before(training, settings["training"])
     _check_heads(training, resumed, model.path)
@@ -198,7 +199,7 @@ def _backbone(config: Config, model: Model | None) -> tuple[keras.Model, str]:
     """
     if model is None:
         return build_backbone(config.model), ""
-    loaded = keras.saving.load_model(model.path, compile=False, safe_mode=True)
+    loaded = load_network(model.path)
     if config.model.model_name is None:
         return loaded, ""
     if has_two_stems(loaded):

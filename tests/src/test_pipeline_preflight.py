@@ -2,14 +2,17 @@
 
 import importlib
 import shutil
+from dataclasses import asdict
 
 import cv2
 import numpy as np
 import pytest
 
+from common.artifacts import Model
 from common.config import ConfigError, validate
 from common.run import Run
-from src.pipeline import SERVICES, _preflight
+from src.data.preprocessing import Preprocessing
+from src.pipeline import SERVICES, _preflight, _starting_model
 from src.schema import Config
 
 
@@ -110,6 +113,22 @@ def test_mixed_channels_are_refused(data):
 def test_a_value_that_keras_refuses_is_named_before_training(data, training, message):
     with pytest.raises(ConfigError, match=message):
         _check(data, training=training)
+
+
+def test_a_damaged_network_is_named_although_its_manifest_is_whole(data):
+    path = data / "damaged.keras"
+    path.write_bytes(b"not a network")
+    Model({"keras": path}, "float32", (32, 32, 3), 8, asdict(Preprocessing((32, 32, 3)))).save()
+    raw = {
+        "operation_mode": "quantization",
+        "model": {"model_path": str(path)},
+        "dataset": {"quantization_path": str(data / "train")},
+        "quantization": {"quantizer": "Onnx_quantizer", "compare": False},
+    }
+    config = validate(Config, raw)
+    services = {"quantization": importlib.import_module(SERVICES["quantization"])}
+    with pytest.raises(ConfigError, match="Keras cannot load .*damaged.keras: the file is damaged"):
+        _preflight(config, services, _starting_model(config), Run(data, 0))
 
 
 def test_a_disk_that_is_too_small_is_reported_before_the_run(data, monkeypatch):
