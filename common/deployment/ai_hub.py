@@ -23,8 +23,8 @@ DEVICE = "QCS8550 (Proxy)"
 """The device that AI Hub offers in place of a QCS8550; figures are to be quoted with the word proxy."""
 
 _KEYS = ("api_url", "web_url", "api_token")
+_RUNS = 100  # inferences to time at most
 _JOB_SECONDS = 3 * 3600  # devices are shared: a job may wait in a queue
-_SUFFIX = {"qnn_dlc": ".dlc", "qnn_context_binary": ".bin"}
 
 T = TypeVar("T")
 
@@ -54,63 +54,58 @@ class AiHub:
         _require_network(api_url)
         self._hub = importlib.import_module("qai_hub")
         self._client = self._hub.Client()
-        found = self._call("listing devices", lambda: self._client.get_devices(name=device))
+        # Before anything has worked, token, proxy and address are to be checked
+        found = self._call("listing devices", lambda: self._client.get_devices(name=device), ConfigError)
         if not found:
             raise ConfigError(
                 f"Qualcomm AI Hub has no device '{device}'. `qai-hub list-devices` prints those that it has."
             )
 
-    def compile(self, onnx_path: Path, out_path: Path, quantized_io: bool = False) -> Path:
+    def compile(self, onnx_path: Path, out_path: Path) -> Path:
         """Compile an ONNX graph, QDQ or float, for the device.
 
         Args:
             onnx_path: Graph with static shapes and one file.
-            out_path: Where the result goes: a ``.dlc`` or, with the name of the chip in it, a context ``.bin``.
-            quantized_io: Whether images and embedding are integers on the device, instead of float32.
+            out_path: The ``.dlc`` to write; images and embedding are float32 on the device.
 
         Returns:
             ``out_path``.
 
         Raises:
             ConfigError: Another suffix, an unreadable graph, or AI Hub refuses the request.
-            ToolError: The job failed; the message has its address and AI Hub's reason.
+            ToolError: The connection was lost, or the job failed; the message has its address and AI Hub's reason.
         """
-        runtimes = {suffix: runtime for runtime, suffix in _SUFFIX.items()}
-        if out_path.suffix not in runtimes:
-            raise ConfigError(f"{out_path}: expected a name that ends with {' or '.join(runtimes)}.")
+        if out_path.suffix != ".dlc":
+            raise ConfigError(f"{out_path}: expected a name that ends with .dlc.")
         outputs = ",".join(output.name for output in load_graph(onnx_path).graph.output)
-        options = f"--target_runtime {runtimes[out_path.suffix]} --output_names {outputs}"
         job = self._call(
             "compiling",
             lambda: self._client.submit_compile_job(
                 model=str(onnx_path),
                 device=self._hub.Device(self.device),
                 name=onnx_path.stem,
-                options=options + (" --quantize_io" if quantized_io else ""),
+                options=f"--target_runtime qnn_dlc --output_names {outputs}",
             ),
         )
         self._wait("compiling", job)
-        temporary = out_path.with_name(f"{out_path.stem}.tmp{out_path.suffix}")
+        temporary = out_path.with_name(f"{out_path.stem}.tmp.dlc")
         downloaded = self._call("downloading", lambda: job.download_target_model(str(temporary)))
         if downloaded is None:
             raise ToolError(f"Qualcomm AI Hub: the job gave no compiled model. See {job.url}.")
         Path(downloaded).replace(out_path)
         return out_path
 
-    def profile(self, compiled: Path, iterations: int = 100) -> DeviceProfile:
+    def profile(self, compiled: Path) -> DeviceProfile:
         """Time a compiled graph on the device, on random images.
 
         Args:
             compiled: What ``compile`` wrote.
-            iterations: Most inferences to time.
 
         Raises:
             ConfigError: AI Hub refuses the request.
-            ToolError: The job failed, or ended without times.
+            ToolError: The connection was lost, or the job failed or ended without times.
         """
-        job = self._submit(
-            "profiling", compiled, options=f"--max_profiler_iterations {iterations}", profile=True
-        )
+        job = self._submit("profiling", compiled, options=f"--max_profiler_iterations {_RUNS}", profile=True)
         profile = self._call("downloading", job.download_profile)
         if not profile.get("execution_summary", {}).get("estimated_inference_time"):
             raise ToolError(f"Qualcomm AI Hub: the profile of {job.url} holds no times.")
@@ -130,7 +125,7 @@ class AiHub:
         Raises:
             ConfigError: The graph takes batches, or AI Hub refuses the request.
             ValueError: The images have another shape or type.
-            ToolError: The job failed, or the answer has another shape.
+            ToolError: The connection was lost, the job failed, or the answer has another shape.
         """
         graph = inspect_onnx(onnx_path)
         if graph.batch != 1:
@@ -171,14 +166,15 @@ class AiHub:
             reason = self._redact(status.message or status.code)
             raise ToolError(f"Qualcomm AI Hub: {doing} failed on {self.device}: {reason}. See {job.url}.")
 
-    def _call(self, doing: str, function: Callable[[], T]) -> T:
+    def _call(self, doing: str, function: Callable[[], T], failure: type[Exception] = ToolError) -> T:
         try:
             return function()
         except TimeoutError as error:
             raise ToolError(f"Qualcomm AI Hub: {doing} did not end: {self._redact(error)}") from None
         except Exception as error:  # noqa: BLE001 - the client raises its own and its libraries' types
+            kind = ConfigError if type(error).__name__ == "UserError" else failure
             # Not chained: a request in the cause's text or frames carries the token
-            raise ConfigError(
+            raise kind(
                 f"Qualcomm AI Hub: {doing} failed ({type(error).__name__}): {self._redact(error)}"
             ) from None
 

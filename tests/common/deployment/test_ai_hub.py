@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from common.config import ConfigError
+from common.config import ConfigError, ToolError
 from common.deployment import ai_hub
 from common.deployment.ai_hub import DEVICE, AiHub
 from common.deployment.device_profile import DeviceProfile, LayerTime
@@ -191,22 +191,16 @@ def test_the_clients_errors_come_without_the_token(package, credentials):
     assert error.value.__suppress_context__
 
 
-@pytest.mark.parametrize(
-    ("name", "quantized", "options"),
-    [
-        ("m.dlc", False, "--target_runtime qnn_dlc --output_names embedding"),
-        ("m.bin", True, "--target_runtime qnn_context_binary --output_names embedding --quantize_io"),
-    ],
-)
-def test_compile_uploads_the_graph_and_writes_the_result(hub, qdq_onnx, tmp_path, name, quantized, options):
-    assert hub.compile(qdq_onnx, tmp_path / name, quantized) == tmp_path / name
-    assert (tmp_path / name).read_bytes() == b"compiled"
+def test_compile_uploads_the_graph_and_writes_the_result(hub, qdq_onnx, tmp_path):
+    assert hub.compile(qdq_onnx, tmp_path / "m.dlc") == tmp_path / "m.dlc"
+    assert (tmp_path / "m.dlc").read_bytes() == b"compiled"
+    options = "--target_runtime qnn_dlc --output_names embedding"
     assert hub._client.calls == [("compile", str(qdq_onnx), DEVICE, options)]
-    assert {path.name for path in tmp_path.iterdir()} == {name, "client.ini"}
+    assert {path.name for path in tmp_path.iterdir()} == {"m.dlc", "client.ini"}
 
 
 def test_compile_refuses_other_suffixes(hub, qdq_onnx, tmp_path):
-    with pytest.raises(ConfigError, match=r"m.so: expected a name that ends with .dlc or .bin"):
+    with pytest.raises(ConfigError, match=r"m.so: expected a name that ends with .dlc"):
         hub.compile(qdq_onnx, tmp_path / "m.so")
 
 
@@ -219,6 +213,15 @@ def test_a_failed_job_is_an_error_with_reason_and_address(hub, qdq_onnx, tmp_pat
     assert not (tmp_path / "m.dlc").exists()
     hub._client.job.status = TimeoutError("timed out after 3 seconds")
     with pytest.raises(RuntimeError, match="compiling did not end: timed out"):
+        hub.compile(qdq_onnx, tmp_path / "m.dlc")
+
+
+def test_a_lost_connection_is_the_services_failure_and_a_refusal_the_users_mistake(hub, qdq_onnx, tmp_path):
+    hub._client.job.status = ConnectionError(f"lost, header token {TOKEN}")
+    with pytest.raises(ToolError, match=r"compiling failed \(ConnectionError\): lost, header token \*\*\*"):
+        hub.compile(qdq_onnx, tmp_path / "m.dlc")
+    hub._client.job.status = type("UserError", (Exception,), {})("no such model")
+    with pytest.raises(ConfigError, match=r"compiling failed \(UserError\): no such model"):
         hub.compile(qdq_onnx, tmp_path / "m.dlc")
 
 
@@ -241,9 +244,9 @@ def test_a_profile_is_read_in_its_units(hub, tmp_path):
             {"name": "softmax", "type": "Softmax", "compute_unit": "CPU", "execution_cycles": 345},
         ],
     }
-    found = hub.profile(tmp_path / "m.dlc", iterations=4)
+    found = hub.profile(tmp_path / "m.dlc")
     assert hub._client.calls == [
-        ("inference", str(tmp_path / "m.dlc"), DEVICE, None, "--max_profiler_iterations 4", True)
+        ("inference", str(tmp_path / "m.dlc"), DEVICE, None, "--max_profiler_iterations 100", True)
     ]
     assert found == DeviceProfile(
         DEVICE,

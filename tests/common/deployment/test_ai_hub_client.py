@@ -200,8 +200,8 @@ def test_the_way_of_a_model_through_the_service(hub, qdq_onnx, images, tmp_path,
     assert job.options == "--target_runtime qnn_dlc --output_names embedding"
     assert [device.name for device in job.devices.devices] == [DEVICE]
 
-    profile = client.profile(compiled, iterations=2)
-    assert hub.jobs["j1"].inference_job.options == "--max_profiler_iterations 2"
+    profile = client.profile(compiled)
+    assert hub.jobs["j1"].inference_job.options == "--max_profiler_iterations 100"
     assert profile.inference_ms == (0.902, 1.0)
     assert profile.peak_memory_bytes == (1_000, 2_000)
     assert profile.layers == (LayerTime("conv", "Conv2d", "NPU", None, 345),)
