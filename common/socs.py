@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
-from common.config import ConfigError
+from common.config import ConfigError, suggest
 
 
 @dataclass(frozen=True)
@@ -42,10 +41,8 @@ SOCS: dict[str, Soc] = {
 
 
 def soc_named(name: str) -> Soc:
-    """The chip of that name, in any case; ConfigError with the choices when there is none."""
+    """The chip of that name, in any case; ConfigError with the nearest name or the choices when there is none."""
     soc = SOCS.get(name.upper())
     if soc is None:
-        near = difflib.get_close_matches(name.upper(), SOCS, n=1)
-        hint = f" Did you mean '{near[0]}'?" if near else ""
-        raise ConfigError(f"Unknown SoC '{name}': expected one of {', '.join(SOCS)}.{hint}")
+        raise ConfigError(f"unknown SoC '{name}', {suggest(name, SOCS)}")
     return soc

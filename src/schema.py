@@ -1050,11 +1050,6 @@ class Chip(Strict):
     ] = "burst"  # fmt: skip
     """Clocks and voltage of the NPU on a device over adb and in the package; the emulator has none."""
 
-    @property
-    def compiler_options(self) -> dict[str, int]:
-        """What `common.deployment.qnn_htp.compile_htp` takes."""
-        return {"htp_graph_finalization_optimization_mode": self.graph_optimization, "vtcm_mb": self.vtcm_mb}
-
 
 class Benchmarking(Chip):
     """Compilation for the NPU, execution on its emulator, and latency on the host."""

@@ -123,7 +123,9 @@ def _benchmark(
         notes.append(f"{model.path.name} is not an ONNX or Keras model: it was not compiled for the NPU.")
     else:
         section = config.benchmarking
-        compilation = compile_htp(onnx_path, folder, section.board, section.compiler_options)
+        compilation = compile_htp(
+            onnx_path, folder, section.board, section.graph_optimization, section.vtcm_mb
+        )
         metrics |= _compilation_metrics(compilation, onnx_path)
         tables += [_summary(compilation, onnx_path, metrics), placement_table(compilation.placement)]
         files += [write_json(folder / "placement.json", {"operators": _rows(compilation)})]

@@ -87,7 +87,11 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
     with tempfile.TemporaryDirectory(prefix=".compiled_", dir=folder) as scratch:
         compilations = {
             name: compile_htp(
-                part.files["onnx"], Path(scratch, name), section.board, section.compiler_options
+                part.files["onnx"],
+                Path(scratch, name),
+                section.board,
+                section.graph_optimization,
+                section.vtcm_mb,
             )
             for name, part in parts.items()
         }

@@ -149,6 +149,7 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
         ({"deployment.board": "QCS8551"}, "deployment.board: unknown value 'QCS8551', did you mean 'QCS8550'?"),
         ({"evaluation.emulated_identities": 9}, "emulated_identities is about the emulator, but target is host: set target"),
         ({"benchmarking.vtcm_mb": 17}, "benchmarking.vtcm_mb: should be less than or equal to 16 (received 17)"),
+        ({"benchmarking.graph_optimization": 4}, "graph_optimization: should be less than or equal to 3 (received 4)"),
         ({"deployment.performance_mode": "brust"}, "deployment.performance_mode: unknown value 'brust', did you mean 'burst'?"),
         ({"deployment.gate.latency": 5}, "deployment.gate.latency: unknown key, did you mean 'latency_ms'?"),
         ({"deployment.gate.rank1": 68}, "deployment.gate.rank1: should be less than or equal to 1 (received 68)"),

@@ -94,5 +94,5 @@ def test_a_library_that_is_missing_is_an_error(answer, qdq_onnx, incomplete_pack
 
 
 def test_an_option_that_is_misspelt_is_ignored_by_the_provider(answer, qdq_onnx):
-    """Which is why `compile_htp` checks names and values itself."""
+    """Which is why no caller of `compile_htp` gives names, and the schema bounds the values."""
     assert answer(CARELESS, qdq_onnx, {"soc_model": "66", "vtmc_mb": "4"}) == {"embeddings": [1, 16]}
