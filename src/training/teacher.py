@@ -19,7 +19,7 @@ def prototypes_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     """Return the mean direction of each person's embeddings, float32 (C, D) with rows of length 1.
 
     A saved embedding model has lost the classifier that it was trained with, and may have been trained on other people:
-    the cosines to these prototypes, times 16, are a teacher's logits.
+    the cosines to these prototypes stand in for logits (`prototype_logits`).
 
     Args:
         embeddings: Of the training images, (N, D), rows of length 1.
@@ -28,6 +28,11 @@ def prototypes_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
     sums = np.zeros((labels.max() + 1, embeddings.shape[1]), np.float32)
     np.add.at(sums, labels, embeddings)
     return unit(sums)
+
+
+def prototype_logits(embeddings: Any, prototypes: Any) -> Any:
+    """Return 16 times the cosines (N, C) of embeddings (N, D) to prototypes (C, D), all rows of length 1."""
+    return _PROTOTYPE_SCALE * ops.matmul(embeddings, ops.transpose(prototypes))
 
 
 def margins_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -84,11 +89,19 @@ def following_teacher(network: keras.Model, momentum: float) -> Teacher:
         embedding, logits = (ops.cast(outputs[name], "float32") for name in ("embedding", "logits"))
         return {"teacher_embedding": joined([embedding]), "teacher_logits": logits}
 
-    def follow() -> None:
-        for kept, new in zip(average.weights, network.weights, strict=True):
-            kept.assign(momentum * kept + (1.0 - momentum) * new)
+    return Teacher(gives, lambda: follow(average, momentum, network))
 
-    return Teacher(gives, follow)
+
+def follow(average: keras.Model, momentum: float, network: keras.Model) -> None:
+    """Move an average of weights: weight <- momentum * weight + (1 - momentum) * the network's weight.
+
+    Args:
+        average: Changed in place.
+        momentum: In [0, 1].
+        network: Has weights of the same shapes in the same order, of any float type.
+    """
+    for kept, new in zip(average.weights, network.weights, strict=True):
+        kept.assign(momentum * kept + (1.0 - momentum) * ops.cast(new, kept.dtype))
 
 
 def joined(embeddings: Sequence[Any]) -> Any:
@@ -98,8 +111,7 @@ def joined(embeddings: Sequence[Any]) -> Any:
 
 
 def _told(embedding: Any, prototypes: Any) -> dict[str, Any]:
-    logits = _PROTOTYPE_SCALE * ops.matmul(embedding, ops.transpose(prototypes))
-    return {"teacher_embedding": embedding, "teacher_logits": logits}
+    return {"teacher_embedding": embedding, "teacher_logits": prototype_logits(embedding, prototypes)}
 
 
 def _embedded(parts: Mapping[str, keras.Model], images: Any) -> Any:

@@ -17,6 +17,7 @@ from src.data.preprocessing import Preprocessing
 from src.models._two_stems import MODALITIES, has_two_stems, input_shapes, joined
 from src.schema import Adaptation
 from src.training.optimizer import optimizer_of
+from src.training.teacher import follow
 from src.training.validation import Routes, routes_of
 
 Batch = Mapping[str, Mapping[str, Any]]
@@ -137,7 +138,7 @@ def _make_step(
         gradients = tape.gradient(scaled, [v.value for v in variables])
         optimizer.apply(gradients, variables)
         if teacher is not None:
-            _follow(*teacher, trained)
+            follow(*teacher, trained)
         return {"loss": total, **scalars}, embeddings
 
     return step
@@ -148,12 +149,6 @@ def _embedded(network: keras.Model, images: Mapping[str, Any], modalities: Seque
     if has_two_stems(network):
         return network({name: images[name] for name in modalities}, training=True)
     return network(ops.concatenate([images[name] for name in modalities], axis=0), training=True)
-
-
-def _follow(teacher: keras.Model, share: float, trained: keras.Model) -> None:
-    """Move the teacher: weight <- share * weight + (1 - share) * trained weight."""
-    for kept, new in zip(teacher.weights, trained.weights, strict=True):
-        kept.assign(share * kept + (1 - share) * ops.cast(new, kept.dtype))
 
 
 def _compiled(

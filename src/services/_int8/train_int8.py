@@ -28,10 +28,10 @@ from src.services._embed import l2_normalize
 from src.services._int8.branch import Branch, Embedding, embed_samples
 from src.services._int8.numeric_gate import gaps
 from src.training import validation
+from src.training.teacher import prototype_logits, prototypes_of
 
 _LOGGER = logging.getLogger(__name__)
 IMAGES_PER_IDENTITY = 4
-_PROTOTYPE_SCALE = 16.0  # of cosines before the softmax: with 1, no classifier could be sure
 _WARM_UP = 3  # steps that trace or fill caches
 _EQUAL_MAP = 0.005  # what the validation images of a few hundred people cannot tell apart
 
@@ -170,22 +170,14 @@ def _stream(
 def _task_loss(
     section: QuantizationAwareTraining, branches_: Sequence[Branch], training: Sequence[Sample]
 ) -> Callable[[Any, Any], Any]:
-    """Triplet loss, and cross-entropy of a cosine classifier that has the mean float embedding of each person.
-
-    An embedding model has lost the classifier that it was trained with; these prototypes need none and cannot drift.
-    """
+    """Triplet loss, and cross-entropy of a cosine classifier that has the mean float embedding of each person."""
     functions = {branch.name: validation.embedder(branch.network) for branch in branches_}
     embeddings = l2_normalize(embed_samples(branches_, functions, training, "prototypes of people"))
-    labels, names = identity_labels(training)
-    sums = np.zeros((len(names), embeddings.shape[1]), np.float32)
-    np.add.at(sums, labels, embeddings)
-    prototypes = tf.constant(l2_normalize(sums))  # (C, D)
+    prototypes = tf.constant(prototypes_of(embeddings, identity_labels(training)[0]))  # (C, D)
     triplet, cross_entropy = LOSSES.get("triplet"), LOSSES.get("cross_entropy")
 
     def loss(embeddings: Any, labels: Any) -> Any:
-        logits = _PROTOTYPE_SCALE * tf.matmul(
-            tf.math.l2_normalize(embeddings, axis=-1), prototypes, transpose_b=True
-        )
+        logits = prototype_logits(tf.math.l2_normalize(embeddings, axis=-1), prototypes)
         return section.task_weight * (triplet(embeddings, labels) + cross_entropy(logits, labels))
 
     return loss
