@@ -340,7 +340,7 @@ class UniqueRunFolder(Callback):
             config.hydra.run.dir = str(candidate)
 
     def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        """Expand environment variables in `hydra.sweep.dir`."""
+        """Expand environment variables in `hydra.sweep.dir`; workers that write no results get a folder beside it."""
         with open_dict(config):
             raw = OmegaConf.to_container(config.hydra.sweep, resolve=False)
             assert isinstance(raw, dict)

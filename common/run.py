@@ -71,6 +71,11 @@ def seed_everything(seed: int, deterministic_ops: bool) -> None:
         tf.config.experimental.enable_op_determinism()
 
 
+def usable_cores() -> int:
+    """Number of cores that this process may use: containers and schedulers give fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def python_environment() -> dict[str, str]:
     """The environment of this process, in which Python finds this project from any working folder.
 

@@ -78,7 +78,7 @@ class _Call:
 def align(qat_model: tf_keras.Model) -> None:
     """Raise the scales of a calibrated model to where sums round alike in any order; every kernel learns its R.
 
-    - Kernels: an output step is R steps of input x kernel, and R is odd (`_tfmot.odd_scale`).
+    - Kernels: an output step is R steps of input x kernel, and R is odd (`_tfmot._odd_scale`).
     - Sums: all scales are multiples of one power of two, and that of the result is an odd one.
     - Products and means: a step of the input is n / D output steps.
 

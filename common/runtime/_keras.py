@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.config import ConfigError
+from common.run import usable_cores
 from common.runtime._runtime import EMBEDDING_OUTPUT, Runtime, embedding_length
 from common.runtime.keras_file import load_network
 
@@ -60,7 +60,7 @@ def _set_threads(tf: Any, threads: int | None) -> int:
             tf.config.threading.set_intra_op_parallelism_threads(threads)
         except RuntimeError:
             _LOGGER.warning("TensorFlow has already started: it keeps its threads instead of %d", threads)
-    return tf.config.threading.get_intra_op_parallelism_threads() or os.cpu_count() or 1
+    return tf.config.threading.get_intra_op_parallelism_threads() or usable_cores()
 
 
 def _of_one_input(model: Any, name: str, path: Path) -> Any:

@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from common.config import ConfigError
+from common.run import usable_cores
 from common.runtime._runtime import Runtime
 from common.runtime.onnx_file import inspect_onnx
 
@@ -24,7 +24,7 @@ class OnnxRuntime(Runtime):
         self.precision = self._file.precision
         self.static_batch = self._file.batch is not None
         self.batch_size = self._file.batch or batch_size
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or usable_cores()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.log_severity_level = 3

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from common.config import ConfigError
+from common.run import usable_cores
 from common.runtime._runtime import Runtime, embedding_index, embedding_length
 
 _LOGGER = logging.getLogger(__name__)
@@ -19,7 +19,7 @@ class TFLiteRuntime(Runtime):
     name = "tflite"
 
     def __init__(self, path: Path, threads: int | None = None, batch_size: int = 8) -> None:
-        self.threads = threads or os.cpu_count() or 1
+        self.threads = threads or usable_cores()
         self._path = path
         self._single = self._load()
         self._input = _only_input(self._single, path)

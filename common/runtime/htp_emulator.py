@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import subprocess
 import sys
 import tempfile
@@ -10,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from common.config import ConfigError, ToolError
-from common.run import python_environment
+from common.run import python_environment, usable_cores
 from common.runtime._htp_worker import from_bytes, read_message, to_bytes, write_message
 from common.runtime._runtime import Runtime
 from common.runtime.onnx_file import SOC_KEY, inspect_onnx
@@ -51,7 +50,7 @@ class HtpEmulator(Runtime):
         self.embedding_dim = self._file.embedding_dim
         self.precision = self._file.precision
         self.soc = soc_named(self._file.metadata.get(SOC_KEY) or soc or DEFAULT_SOC)
-        self.threads = threads or min(len(os.sched_getaffinity(0)), 4)
+        self.threads = threads or min(usable_cores(), 4)
         self.batch_size = self._file.batch * self.threads
         self.static_batch = self._file.batch > 1
         self._path = path.resolve()

@@ -13,8 +13,9 @@ def open_model(path: Path, threads: int | None = None, input_name: str = "") -> 
     Args:
         path: ``.keras``, ``.tflite``, ``.onnx`` (float or QDQ, on ONNX Runtime's CPU provider), or a compiled
             QNN context: its wrapper ``.onnx`` or the folder that holds it, on Qualcomm's HTP emulator.
-        threads: Host threads; None means one per core. Keras takes them only before TensorFlow has started, and
-            of the emulator they are processes. The attribute ``threads`` tells what is in use.
+        threads: Host threads; None means one per core that this process may use. Keras takes them only before
+            TensorFlow has started, and of the emulator they are processes. The attribute ``threads`` tells what is
+            in use.
         input_name: Which input to use of a ``.keras`` with several (``image_inputs``).
 
     Returns:

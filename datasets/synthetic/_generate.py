@@ -21,7 +21,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.config import ConfigError, suggest
-from common.run import python_environment
+from common.run import python_environment, usable_cores
 from datasets.synthetic._render import render
 from datasets.synthetic.camera import Camera, make_camera, random_pose
 from datasets.synthetic.identity import make_identity
@@ -228,8 +228,7 @@ def _write(root: Path, preset: str, layout: str, seed: int, progress: bool) -> N
         (root / name).write_text(text, encoding="utf-8")
     if settings.track > 1:
         _write_tracks(root, settings, layout, everything)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    workers = cores if len(everything) >= _IN_PROCESS else 1
+    workers = usable_cores() if len(everything) >= _IN_PROCESS else 1
     write = write_share if workers == 1 else _write_by_processes
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, disable=not progress) as bar:

@@ -36,7 +36,7 @@ class Teacher(NamedTuple):
 def losses_of(training: Training) -> Losses:
     """The losses that `training` asks for, by default cross-entropy on logits and a triplet loss on features.
 
-    The weight of a loss with a schedule is a variable, 0 at first, which `follow_schedules` sets.
+    The weight of a loss with a schedule is a variable, 0 at first, which `callbacks.FollowLossSchedules` sets.
 
     Args:
         training: The configuration's section.
