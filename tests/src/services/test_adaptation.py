@@ -312,7 +312,7 @@ def test_garbage_labels_give_the_same_int8_model_after_an_adaptation(root, tmp_p
         return report, sorted(onnx.numpy_helper.to_array(weight).tobytes() for weight in graph.initializer)
 
     report, weights = quantized(tmp_path / "true")
-    assert "the best by cosine_mean on 38 validation images" in report.notes[0]
+    assert "the best by cosine to float on 38 validation images" in report.notes[0]
     assert "qat/val_mAP" not in report.metrics
     make_labels_garbage()
     again, from_garbage = quantized(tmp_path / "garbage")
