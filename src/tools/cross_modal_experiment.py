@@ -7,7 +7,6 @@ run of `stm32ai_main.py`; what is finished is not repeated. Tables and pictures 
 """
 
 import csv
-import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import yaml
+from PIL import Image
 from pydantic import Field
 
 from common.config import ConfigError, Strict
@@ -297,7 +297,8 @@ def draw(plan: Plan, folder: Path, pictures: Path, best: str) -> list[str]:
     )
     if lists.is_file():
         copied = pictures / f"{plan.preset}_cross_modal_lists.png"
-        shutil.copyfile(lists, copied)
+        with Image.open(lists) as sheet:
+            sheet.convert("RGB").quantize(256).save(copied, optimize=True)  # a quarter of the bytes
         title = (
             f"{best}, seed {plan.seeds[0]}: each person in the other modality, the same person framed green"
         )
