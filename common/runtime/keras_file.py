@@ -1,6 +1,4 @@
-import importlib
 import json
-import pkgutil
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -39,11 +37,8 @@ def load_network(path: Path, with_optimizer: bool = False) -> Any:
     """
     import keras
 
-    import common.layers
+    import common.layers  # noqa: F401  (what the file may hold)
 
-    # A checkpoint holds layers of training too, which the package itself does not import.
-    for module in pkgutil.iter_modules(common.layers.__path__, "common.layers."):
-        importlib.import_module(module.name)
     try:
         return keras.saving.load_model(path, compile=with_optimizer, safe_mode=True)
     except (ValueError, TypeError, OSError, KeyError, zipfile.BadZipFile) as error:

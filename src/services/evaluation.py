@@ -144,7 +144,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
         )
     _check_protocol(config, data)
     some = _of_some_people(data, config.evaluation.emulated_identities)
-    if some is not data:
+    if some.query is not data.query:
         _check_protocol(config, some)
     if model is not None:
         held_out = _threshold_samples(data)
