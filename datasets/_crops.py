@@ -17,8 +17,9 @@ from rich.progress import track
 
 from common.artifacts import write_csv
 from common.config import ConfigError
+from common.images import encoded
 
-_JPEG_QUALITY = 95
+_AS_JPEG = (cv2.IMWRITE_JPEG_QUALITY, 95)
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,8 @@ def write_data_set(
             if image is None:
                 raise ConfigError(f"Frame {path} is in the ground truth but is missing or damaged.")
             for box, name in inside:
-                (work / name).write_bytes(_jpeg(_cut(image, box), f"{box} of {path}"))
+                crop = encoded(_cut(image, box), f"{box} of {path}", ".jpg", _AS_JPEG)
+                (work / name).write_bytes(crop)
         for part, (columns, rows) in tables.items():
             write_csv(work / part / "metadata.csv", columns, rows)
         work.replace(output)
@@ -197,13 +199,6 @@ def _cut(image: np.ndarray, box: Box) -> np.ndarray:
     left, top = max(round(box.left) - 1, 0), max(round(box.top) - 1, 0)
     right, bottom = round(box.left + box.width) - 1, round(box.top + box.height) - 1
     return image[min(top, height - 1) : max(bottom, 1), min(left, width - 1) : max(right, 1)]
-
-
-def _jpeg(crop: np.ndarray, what: str) -> bytes:
-    ok, data = cv2.imencode(".jpg", crop, [cv2.IMWRITE_JPEG_QUALITY, _JPEG_QUALITY])
-    if not ok:
-        raise RuntimeError(f"OpenCV could not encode {what}, shape {crop.shape}, as JPEG")
-    return data.tobytes()
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:

@@ -4,6 +4,7 @@ import cv2
 import numpy as np
 
 from common.artifacts import whole_file
+from common.images import encoded
 from datasets.synthetic._generate import render_shot, shots
 from datasets.synthetic.layouts import Shot
 from datasets.synthetic.presets import PRESETS
@@ -33,11 +34,8 @@ def contact_sheet(preset: str, path: Path, seed: int = 0, identities: int = 6, v
         chosen.sort(key=lambda shot: settings.cameras[shot.camera - 1][0] == "thermal")
         rows.append(np.hstack([_thumbnail(render_shot(settings, seed, shot)) for shot in chosen]))
     sheet = cv2.cvtColor(np.vstack(rows), cv2.COLOR_RGB2BGR)
-    ok, data = cv2.imencode(".png", sheet, (cv2.IMWRITE_PNG_COMPRESSION, 9))
-    if not ok:
-        raise RuntimeError(f"OpenCV could not encode a sheet of shape {sheet.shape} as PNG")
     with whole_file(path) as unfinished:
-        unfinished.write_bytes(data.tobytes())
+        unfinished.write_bytes(encoded(sheet, "the sheet", ".png", (cv2.IMWRITE_PNG_COMPRESSION, 9)))
     return path
 
 

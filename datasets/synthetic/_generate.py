@@ -21,6 +21,7 @@ import numpy as np
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from common.config import ConfigError, suggest
+from common.images import encoded
 from common.run import python_environment, usable_cores
 from datasets.synthetic._render import render
 from datasets.synthetic.camera import Camera, make_camera, random_pose
@@ -278,10 +279,7 @@ def encode(image: np.ndarray, quality: int) -> bytes:
     """Return an RGB or one-channel image as JPEG."""
     if image.shape[-1] == 3:
         image = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    ok, data = cv2.imencode(".jpg", image, (cv2.IMWRITE_JPEG_QUALITY, quality))
-    if not ok:
-        raise RuntimeError(f"OpenCV could not encode an image of shape {image.shape} as JPEG")
-    return data.tobytes()
+    return encoded(image, "a rendered person", ".jpg", (cv2.IMWRITE_JPEG_QUALITY, quality))
 
 
 def _write_tracks(root: Path, preset: Preset, layout: str, everything: list[Shot]) -> None:

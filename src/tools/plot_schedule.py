@@ -15,7 +15,9 @@ import cv2
 import numpy as np
 
 from common import plotting
+from common.artifacts import whole_file
 from common.config import OUTPUTS, ConfigError, compose, validate
+from common.images import encoded
 from src.registries import SCHEDULES, build_schedule, schedules_in
 from src.schema import Config
 
@@ -75,8 +77,7 @@ def scheduled(config: Config) -> tuple[str, Mapping[str, Any], int]:
 
 def draw_examples(path: Path) -> Path:
     """Draw an example of every schedule on one sheet, and return the PNG."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with tempfile.TemporaryDirectory() as folder:
         curves = []
         for name, arguments in EXAMPLES.items():
             file = plot_schedule(Path(folder) / f"{name}.png", name, arguments, EXAMPLE_EPOCHS)
@@ -84,12 +85,10 @@ def draw_examples(path: Path) -> Path:
             assert curve is not None
             curves.append(cv2.resize(curve, None, fx=0.5, fy=0.5, interpolation=cv2.INTER_AREA))
         rows = [np.hstack(curves[start : start + 3]) for start in range(0, len(curves), 3)]
-        sheet = Path(folder) / "sheet.png"
-        ok, data = cv2.imencode(".png", np.vstack(rows), [cv2.IMWRITE_PNG_COMPRESSION, 9])
-        if not ok:
-            raise RuntimeError(f"OpenCV could not encode {len(curves)} schedules as PNG")
-        sheet.write_bytes(data.tobytes())
-        return sheet.replace(path)
+        sheet = encoded(np.vstack(rows), "the sheet", ".png", (cv2.IMWRITE_PNG_COMPRESSION, 9))
+    with whole_file(path) as temporary:
+        temporary.write_bytes(sheet)
+    return path
 
 
 def main() -> int:
