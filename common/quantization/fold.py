@@ -1,5 +1,6 @@
 """The form that quantizes: convolutions with their batch norms folded in and their activations as own layers."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -30,8 +31,11 @@ def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_ker
     """Rebuild a functional tf_keras model with the operators that an integer graph has.
 
     - A batch norm right after a linear convolution or dense layer goes into its weights and bias.
-    - Any other one, such as a pre-activation batch norm or a BNNeck, becomes a depthwise 1x1 convolution: one
-      weight per channel, which the int8 grid of a channel holds exactly.
+    - One right after a global average pool, such as a BNNeck, makes a depthwise convolution over the whole map of it:
+      the mean stays an exact sum of integers up to the embedding. As a pool with a result of its own, in 8 bits, it
+      would leave channels that vary little with a step or two, which the BNNeck then spreads to unit variance.
+    - Any other one, such as a pre-activation batch norm, becomes a depthwise 1x1 convolution: one weight per channel,
+      which the int8 grid of a channel holds exactly.
     - Pooled vectors (N, D) stay maps (N, 1, 1, D) up to the output, and dense layers on them become 1x1
       convolutions: an int8 dense layer has one scale for all its channels in TFLite.
     - A non-linear `activation` argument becomes an `Activation` layer behind its layer.
@@ -46,7 +50,7 @@ def fold_batch_norm(model: tf_keras.Model, keep: Collection[str] = ()) -> tf_ker
         model: functional model; its layers are not changed.
         keep: names of batch norms to leave as they are.
     """
-    targets = {name: norm for name, norm in _fold_targets(model).items() if norm.name not in keep}
+    targets = {name: norm for name, norm in _fold_targets(model).items() if not {name, norm.name} & set(keep)}
     twins: dict[str, tf_keras.layers.Layer] = {}
     tensors = {id(tensor): tensor for tensor in model.inputs}
 
@@ -95,8 +99,8 @@ def _fold_targets(model: tf_keras.Model) -> dict[str, tf_keras.layers.BatchNorma
         following = readers[layer.name]
         # A layer that is called several times, as in a trunk behind two stems, folds where each call has this reader.
         if (
-            isinstance(layer, _WEIGHTED)
-            and layer.activation is tf_keras.activations.linear
+            isinstance(layer, (*_WEIGHTED, tf_keras.layers.GlobalAveragePooling2D))
+            and getattr(layer, "activation", tf_keras.activations.linear) is tf_keras.activations.linear
             and len({reader.name for reader in following}) == 1
             and isinstance(following[0], tf_keras.layers.BatchNormalization)
             and len(following) == calls[layer.name] == calls[following[0].name]
@@ -129,7 +133,7 @@ def _apply(
             if is_new
             else twins[layer.name]
         )
-        outputs, weights = twin(inputs), _weights(layer, targets.get(layer.name))
+        outputs, weights = twin(inputs), _weights(layer, targets.get(layer.name), inputs)
     if is_new:
         twin.set_weights([w.reshape(v.shape) for w, v in zip(weights, twin.weights, strict=True)])
     if isinstance(layer, _WEIGHTED) and layer.activation is not tf_keras.activations.linear:
@@ -150,6 +154,8 @@ def _in_pairs(
 
 
 def _twin(layer: tf_keras.layers.Layer, inputs: Any, is_folded: bool) -> tf_keras.layers.Layer:
+    if isinstance(layer, tf_keras.layers.GlobalAveragePooling2D) and is_folded:
+        return tf_keras.layers.DepthwiseConv2D(inputs.shape[1:3], name=layer.name)
     config = layer.get_config()
     if isinstance(layer, _POOLS):
         config |= {"keepdims": True}
@@ -181,11 +187,15 @@ def _affine_weights(batch_norm: tf_keras.layers.BatchNormalization) -> list[np.n
     return [scale.astype(np.float32)[None, None, :, None], shift.astype(np.float32)]  # (1, 1, C, 1), (C,)
 
 
-def _weights(layer: tf_keras.layers.Layer, batch_norm: Any) -> list[np.ndarray]:
-    """Return the layer's weights with `batch_norm` folded in, if there is one."""
+def _weights(layer: tf_keras.layers.Layer, batch_norm: Any, inputs: Any) -> list[np.ndarray]:
+    """Return the layer's weights with `batch_norm` folded in, if there is one; those of a mean are all equal."""
     weights = layer.get_weights()
     if batch_norm is None:
         return weights
+    if isinstance(layer, tf_keras.layers.GlobalAveragePooling2D):
+        share, shift = _affine_weights(batch_norm)
+        size = inputs.shape[1:3]
+        return [np.tile(share / np.float32(math.prod(size)), (*size, 1, 1)), shift]
     kernel = weights[0].astype(np.float64)
     bias = weights[1] if layer.use_bias else 0.0
     scale, shift = _affine(batch_norm)

@@ -2,7 +2,9 @@
 
 import contextlib
 import io
+import logging
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -57,7 +59,7 @@ def quantize_onnx(
         marked = _without_affine_convolutions(version_converter.convert_version(marked, _OPSET_OF_16_BITS))
         marked.ir_version = helper.find_min_ir_version_for(marked.opset_import)
     add_pre_process_metadata(marked)  # folded and shaped already; unmarked models are warned about
-    with tempfile.TemporaryDirectory() as folder, contextlib.redirect_stdout(io.StringIO()):
+    with tempfile.TemporaryDirectory() as folder, _silence():
         source, target = Path(folder) / "float.onnx", Path(folder) / "qdq.onnx"
         onnx.save(marked, source)
         quantization.quantize_static(
@@ -79,6 +81,22 @@ def quantize_onnx(
     if missing:
         raise ValueError(f"onnxruntime left operators in float: {'; '.join(missing)}")
     return quantized
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """Hide what onnxruntime prints, and tells the root logger of each bias that it copies; warnings are kept."""
+
+    def is_warning(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING
+
+    root = logging.getLogger()
+    root.addFilter(is_warning)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        root.removeFilter(is_warning)
 
 
 def _without_affine_convolutions(model: onnx.ModelProto) -> onnx.ModelProto:

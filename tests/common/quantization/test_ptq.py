@@ -1,4 +1,5 @@
 import importlib.util
+import logging
 
 import numpy as np
 import onnx
@@ -88,6 +89,17 @@ def test_calibration_is_in_nhwc_for_both_layouts(toy, images, calibration, float
     nchw = quantize_onnx(export_onnx(toy, batch_size=5, nchw=True), calibration)
     nhwc = quantize_onnx(float_onnx, calibration)
     np.testing.assert_allclose(run_onnx(nchw, images[:20]), run_onnx(nhwc, images[:20]), atol=0.1)
+
+
+def test_what_onnxruntime_says_on_the_way_is_not_heard(capsys, caplog):
+    caplog.set_level("INFO")
+    with onnx_ptq._silence():
+        print("collecting tensors")
+        logging.info("created a copy of a bias")
+        logging.warning("a range is empty")
+    logging.info("ours")
+    assert [record.getMessage() for record in caplog.records] == ["a range is empty", "ours"]
+    assert capsys.readouterr().out == ""
 
 
 def test_wrong_choices_name_the_right_ones(float_onnx, calibration):

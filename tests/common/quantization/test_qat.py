@@ -94,7 +94,7 @@ def test_no_calibration_images_is_an_error(toy):
         prepare_qat(toy, list)
 
 
-def test_calibration_images_are_read_batch_by_batch_twice(toy, images, qat_model):
+def test_calibration_images_are_read_batch_by_batch_three_times(toy, images, qat_model):
     readings = []
 
     def read():
@@ -104,7 +104,7 @@ def test_calibration_images_are_read_batch_by_batch_twice(toy, images, qat_model
 
     model = prepare_qat(toy, read)
     assert list(ranges(model).values()) == list(ranges(qat_model).values())
-    assert len(readings) == 2
+    assert len(readings) == 3  # ends, bins, and the mean embedding
     exhausted = iter([images])
     with pytest.raises(ValueError, match="yielded no batch: .* each time it is called"):
         calibrate_ranges(model, lambda: exhausted)
