@@ -4,8 +4,6 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-
 
 @dataclass(frozen=True)
 class LayerTime:
@@ -43,17 +41,6 @@ class DeviceProfile:
     inference_ms: tuple[float, ...]
     peak_memory_bytes: tuple[int, int] | None
     layers: tuple[LayerTime, ...]
-
-    def percentiles(self) -> Mapping[str, float]:
-        """``p50_ms``, ``p90_ms``, ``p99_ms``, ``mean_ms`` and ``runs``, as ``host_latency`` gives them."""
-        p50, p90, p99 = np.percentile(self.inference_ms, (50, 90, 99))
-        return {
-            "p50_ms": float(p50),
-            "p90_ms": float(p90),
-            "p99_ms": float(p99),
-            "mean_ms": float(np.mean(self.inference_ms)),
-            "runs": len(self.inference_ms),
-        }
 
     def units(self) -> Mapping[str, int]:
         """Number of operators by the unit that they ran on."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -46,12 +47,16 @@ def host_latency(
         elapsed = time.perf_counter() - start
         if run >= 0:
             milliseconds[run] = 1000 * elapsed
+    return {**percentiles(milliseconds), "threads": embedder.threads}
+
+
+def percentiles(milliseconds: Sequence[float] | np.ndarray) -> dict[str, float]:
+    """``p50_ms``, ``p90_ms``, ``p99_ms``, ``mean_ms`` and ``runs`` of the times of single images."""
     p50, p90, p99 = np.percentile(milliseconds, (50, 90, 99))
     return {
         "p50_ms": float(p50),
         "p90_ms": float(p90),
         "p99_ms": float(p99),
-        "mean_ms": float(milliseconds.mean()),
-        "runs": runs,
-        "threads": embedder.threads,
+        "mean_ms": float(np.mean(milliseconds)),
+        "runs": len(milliseconds),
     }

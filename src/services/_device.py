@@ -7,6 +7,7 @@ import numpy as np
 from common.artifacts import Table, write_csv
 from common.deployment.ai_hub import AiHub
 from common.deployment.device_profile import DeviceProfile
+from common.deployment.host_latency import percentiles
 from common.deployment.qairt_sdk import QairtSdk
 from common.runtime.onnx_file import inspect_onnx
 from src.schema import Benchmarking
@@ -63,7 +64,7 @@ def run_on_device(
 
 def device_metrics(profile: DeviceProfile, cosine: np.ndarray) -> dict[str, float]:
     """What was measured, named after the device; `cosine` (N,) compares its embeddings with ONNX Runtime's."""
-    times = profile.percentiles()
+    times = percentiles(profile.inference_ms)
     metrics = {
         "device/latency_ms": times["p50_ms"],
         "device/latency_p99_ms": times["p99_ms"],
@@ -78,7 +79,7 @@ def device_metrics(profile: DeviceProfile, cosine: np.ndarray) -> dict[str, floa
 
 def device_table(profile: DeviceProfile, metrics: dict[str, float]) -> Table:
     """The times and the agreement as rows."""
-    times = profile.percentiles()
+    times = percentiles(profile.inference_ms)
     units = ", ".join(f"{count} on {unit}" for unit, count in profile.units().items()) or "unknown"
     peak = profile.peak_memory_bytes
     memory = (

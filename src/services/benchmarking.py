@@ -1,8 +1,8 @@
 """Benchmarking: compile for the NPU, run on its emulator, count, and time what this host can time."""
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,7 @@ from common.runtime.open_model import open_model
 from src.data.pipeline import load_images
 from src.data.sample import Sample
 from src.data.selection import Data
-from src.schema import Config
+from src.schema import Benchmarking, Config
 from src.services._device import device_metrics, device_table, layers_csv, require_device, run_on_device
 from src.services._embed import l2_normalize
 from src.services._parity import FLOAT_LIMIT, cosine, disagreement, embedded, emulated, rounding_limit
@@ -111,65 +111,107 @@ def _together(reports: Mapping[str, Report], manifests: Sequence[Path]) -> Repor
     )
 
 
+@dataclass
+class _Findings:
+    """What the benchmark of one graph has found so far."""
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    tables: list[Table] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    mistakes: list[str | None] = field(default_factory=list)
+
+    def report(self) -> Report:
+        return Report(
+            "benchmarking",
+            self.metrics,
+            tuple(self.tables),
+            tuple(self.files),
+            tuple(self.notes),
+            _joined(self.mistakes),
+        )
+
+
 def _benchmark(
     config: Config, model: Model, part: Part, images: np.ndarray, folder: Path
 ) -> tuple[Report, Model | None]:
     """What is measured of one graph, and the compiled model where it can be compiled."""
+    found, compiled = _Findings(), None
     onnx_path = _onnx_file(model, part, folder)
-    metrics: dict[str, float] = {}
-    compiled: Model | None = None
-    tables, files, notes, mistakes = [], [], [], []
     if onnx_path is None:
-        notes.append(f"{model.path.name} is not an ONNX or Keras model: it was not compiled for the NPU.")
-    else:
-        section = config.benchmarking
-        compilation = compile_htp(
-            onnx_path, folder, section.board, section.graph_optimization, section.vtcm_mb
+        found.notes.append(
+            f"{model.path.name} is not an ONNX or Keras model: it was not compiled for the NPU."
         )
-        metrics |= _compilation_metrics(compilation, onnx_path)
-        tables += [_summary(compilation, onnx_path, metrics), placement_table(compilation.placement)]
-        files += [write_json(folder / "placement.json", {"operators": _rows(compilation)})]
-        files += [
-            p for p in (compilation.context, compilation.context_binary, compilation.dlc) if p is not None
-        ]
-        files += encodings_files(onnx_path, folder) if model.precision == "int8" else []
-        compilation.require_complete()
-        if model.precision == "int8":
-            compilation.require_integer()
+    else:
+        compilation = _compile(config, model, onnx_path, folder, found)
         assert compilation.context is not None and compilation.dlc is not None
         compiled = replace(
             model, files={"qnn_context": compilation.context, "dlc": compilation.dlc}, source=model
         )
         expected = embedded(onnx_path, images)
         limit = rounding_limit(model, expected, images)
+
+        def compare(name: str, embeddings: np.ndarray) -> np.ndarray:
+            cosines = cosine(expected, embeddings)
+            found.mistakes.append(disagreement(f"{name} against {onnx_path.name}", cosines, limit))
+            return cosines
+
         if "onnx" not in model.files:
-            mistakes.append(_export_mistake(model, part, onnx_path, expected, images))
-        found = cosine(expected, emulated(compilation.context, images))
-        mistakes.append(disagreement(f"{compilation.context.name} against {onnx_path.name}", found, limit))
-        metrics |= _parity(found, limit)
-        tables.append(_parity_table(metrics, len(images)))
-        if model.precision == "int8" and section.board == _ESTIMATED_BOARD:
-            notes.append(_estimate(onnx_path, metrics, compilation.counts.floating))
-        if section.device != "none":
-            embeddings, profile = run_on_device(section, onnx_path, folder, images, model.precision)
-            if model.precision != "int8" and section.device == "qairt_sdk":
-                notes.append(
-                    f"The device ran W8A8 that qairt-quantizer made of the float model with {len(images)} test images."
-                )
-            found = cosine(expected, l2_normalize(embeddings))
-            mistakes.append(disagreement(f"{profile.device} against {onnx_path.name}", found, limit))
-            metrics |= device_metrics(profile, found)
-            tables.append(device_table(profile, metrics))
-            files.append(layers_csv(folder, profile))
-        notes.append(
+            found.mistakes.append(_export_mistake(model, part, onnx_path, expected, images))
+        found.metrics |= _parity(
+            compare(compilation.context.name, emulated(compilation.context, images)), limit
+        )
+        found.tables.append(_parity_table(found.metrics, len(images)))
+        if model.precision == "int8" and config.benchmarking.board == _ESTIMATED_BOARD:
+            found.notes.append(_estimate(onnx_path, found.metrics, compilation.counts.floating))
+        if config.benchmarking.device != "none":
+            _on_device(config.benchmarking, onnx_path, images, model.precision, folder, compare, found)
+        found.notes.append(
             f"The emulator of onnxruntime-qnn {compilation.qnn_version} ran on this host: its results stand for the "
             "NPU's arithmetic, its time is no latency."
         )
     latencies = _latencies(config, model, onnx_path, images)
-    tables.append(_latency_table(latencies))
-    metrics |= {f"{name}/host/{key}": value for name, row in latencies.items() for key, value in row.items()}
-    failure = _joined(mistakes)
-    return Report("benchmarking", metrics, tuple(tables), tuple(files), tuple(notes), failure), compiled
+    found.tables.append(_latency_table(latencies))
+    found.metrics |= {
+        f"{name}/host/{key}": value for name, row in latencies.items() for key, value in row.items()
+    }
+    return found.report(), compiled
+
+
+def _compile(config: Config, model: Model, onnx_path: Path, folder: Path, found: _Findings) -> HtpCompilation:
+    """Compile for the NPU; what is not whole, or not integer where it has to be, is an error."""
+    section = config.benchmarking
+    compilation = compile_htp(onnx_path, folder, section.board, section.graph_optimization, section.vtcm_mb)
+    found.metrics |= _compilation_metrics(compilation, onnx_path)
+    found.tables += [_summary(compilation, onnx_path, found.metrics), placement_table(compilation.placement)]
+    found.files.append(write_json(folder / "placement.json", {"operators": _rows(compilation)}))
+    made = (compilation.context, compilation.context_binary, compilation.dlc)
+    found.files += [path for path in made if path is not None]
+    found.files += encodings_files(onnx_path, folder) if model.precision == "int8" else []
+    compilation.require_complete()
+    if model.precision == "int8":
+        compilation.require_integer()
+    return compilation
+
+
+def _on_device(
+    section: Benchmarking,
+    onnx_path: Path,
+    images: np.ndarray,
+    precision: str,
+    folder: Path,
+    compare: Callable[[str, np.ndarray], np.ndarray],
+    found: _Findings,
+) -> None:
+    """Time a real device, and compare it with ONNX Runtime."""
+    embeddings, profile = run_on_device(section, onnx_path, folder, images, precision)
+    if precision != "int8" and section.device == "qairt_sdk":
+        found.notes.append(
+            f"The device ran W8A8 that qairt-quantizer made of the float model with {len(images)} test images."
+        )
+    found.metrics |= device_metrics(profile, compare(profile.device, l2_normalize(embeddings)))
+    found.tables.append(device_table(profile, found.metrics))
+    found.files.append(layers_csv(folder, profile))
 
 
 def _joined(mistakes: Iterable[str | None]) -> str | None:
