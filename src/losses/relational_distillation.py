@@ -3,22 +3,28 @@ from keras import ops
 
 from src.losses._pairs import cosine_distances
 
-_FAR = 1e9  # an image is not compared with itself
+_FAR = 1e9  # what is left out of a softmax
 
 
 def relational_distillation(
-    features: keras.KerasTensor, teacher_embedding: keras.KerasTensor, temperature: float = 0.1
+    features: keras.KerasTensor,
+    teacher_embedding: keras.KerasTensor,
+    modalities: keras.KerasTensor | None = None,
+    temperature: float = 0.1,
 ) -> keras.KerasTensor:
     """KL divergence between whom teacher and student find similar to each image of the batch, mean over the images.
 
     Row i of the cosines of all pairs, over the temperature, is made a distribution over the other images by a softmax;
     the loss is KL(teacher's || student's) (Fang et al., SEED: Self-supervised Distillation, 2021, equation 3, with the
-    batch in place of a queue). Only similarities are compared, so widths and bases may differ. No gradient reaches the
-    teacher; a batch of one image has zero loss.
+    batch in place of a queue). Where a batch holds visible and thermal images, each image has a distribution over those
+    of either modality, and the loss is the mean of both: the student learns whom the teacher finds similar in a
+    modality, and not that images of the other one are farther away. Only similarities are compared, so widths and
+    bases may differ. No gradient reaches the teacher; a batch of one image has zero loss.
 
     Args:
         features: Of the student, (N, D), any floating type; the loss is computed in float32.
         teacher_embedding: (N, D of the teacher).
+        modalities: 0 or 1, integers (N,); None means one for all.
         temperature: Of the cosines, more than 0; small ones look at the nearest images only.
 
     Returns:
@@ -29,12 +35,24 @@ def relational_distillation(
     """
     if temperature <= 0:
         raise ValueError(f"temperature: expected more than 0, received {temperature}")
-    student = _log_rows(features, temperature)
-    teacher = ops.stop_gradient(_log_rows(teacher_embedding, temperature))
-    return ops.mean(ops.sum(ops.exp(teacher) * (teacher - student), axis=1))
+    student, teacher = (
+        (1.0 - cosine_distances(ops.cast(vectors, "float32"))) / temperature
+        for vectors in (features, ops.stop_gradient(teacher_embedding))
+    )  # (N, N)
+    count = ops.shape(student)[0]
+    numbers = ops.zeros(count, "int32") if modalities is None else ops.convert_to_tensor(modalities)
+    seen = [ops.equal(numbers, number) for number in (0, 1)]
+    terms = [_divergence(student, teacher, columns) for columns in seen]
+    present = [ops.cast(ops.any(columns), "float32") for columns in seen]
+    return (present[0] * terms[0] + present[1] * terms[1]) / (present[0] + present[1])
 
 
-def _log_rows(vectors: keras.KerasTensor, temperature: float) -> keras.KerasTensor:
-    """Log probabilities (N, N) with which each image finds each other one similar; of itself very small."""
-    similar = (1.0 - cosine_distances(ops.cast(vectors, "float32"))) / temperature
-    return ops.log_softmax(similar - _FAR * ops.eye(ops.shape(similar)[0]), axis=1)
+def _divergence(
+    student: keras.KerasTensor, teacher: keras.KerasTensor, columns: keras.KerasTensor
+) -> keras.KerasTensor:
+    """Mean KL of the softmax over some columns, booleans (N,), of the rows of (N, N); no image is in its own row."""
+    others = ops.logical_and(columns[None, :], ops.logical_not(ops.eye(ops.shape(student)[0], dtype="bool")))
+    own, taught = (
+        ops.log_softmax(ops.where(others, rows, rows - _FAR), axis=1) for rows in (student, teacher)
+    )
+    return ops.mean(ops.sum(ops.exp(taught) * (taught - own), axis=1))

@@ -10,7 +10,7 @@ from common.run import progress
 from common.vectors import unit
 from src.data.sample import Sample
 from src.services._target import Opened
-from src.training.validation import Routes, embed_samples
+from src.training.validation import Embedding, Routes, embed_samples
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -49,6 +49,16 @@ def embed_with(model: Opened, samples: Sequence[Sample], batch_size: int, descri
                 _LOGGER.info("%s: emulating %d images takes about %s", description, len(samples), duration)
 
         return l2_normalize(embed_samples(model.routes, samples, model.fixed_batch, timed))
+
+
+def with_mirror_image(embed: Embedding) -> Embedding:
+    """Images (n, H, W, C) to the mean directions of an embedding of them and of their mirror images, of length 1."""
+
+    def both(images: np.ndarray) -> np.ndarray:
+        mirrored = np.ascontiguousarray(images[:, :, ::-1])
+        return l2_normalize(l2_normalize(embed(images)) + l2_normalize(embed(mirrored)))
+
+    return both
 
 
 def l2_normalize(vectors: np.ndarray) -> np.ndarray:

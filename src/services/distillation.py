@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from time import perf_counter
+from time import process_time
 from typing import Any
 
 import keras
@@ -27,7 +27,7 @@ from src.data.splits import overlap
 from src.models._build import import_custom_model_file
 from src.models._two_stems import input_shapes
 from src.schema import Config, Distillation, ModelSection, Stage
-from src.services._embed import embed
+from src.services._embed import embed, with_mirror_image
 from src.training import validation
 from src.training.batches import Batches, batches_of
 from src.training.check_training import check_training
@@ -264,17 +264,30 @@ def _trained(model: Model | None) -> Model:
 def _first_start(
     config: Config, data: Data, model: Model | None, stages: Sequence[Stage], length: int, folder: Path
 ) -> Start:
-    """The student, new, from a file, or interrupted; with what the losses of any stage need."""
+    """The student, new, from a file, or interrupted; with what the losses of any stage need.
+
+    Raises:
+        ConfigError: a checkpoint has no projection to the teacher's length, and a loss needs it.
+    """
     losses = [loss for stage in stages for loss in stage.losses]
+    projects = [loss.name for loss in losses if loss.takes("projected")]
     start = start_of(
         config,
         data,
         model,
         centers=any(loss.takes("centers") for loss in losses),
-        projection=length if any(loss.takes("projected") for loss in losses) else None,
+        projection=length if projects else None,
     )
     if start.training.resume_training:
         assert model is not None
+        outputs = start.network.output
+        found = outputs["projected"].shape[1] if "projected" in outputs else None
+        expected = length or outputs["embedding"].shape[1]
+        if projects and found != expected:
+            raise ConfigError(
+                f"{', '.join(projects)} needs a projection to {expected} dimensions, {model.path} has "
+                f"{found or 'none'}: resume with the losses and the teacher of before"
+            )
         return replace(start, done=with_best(start.done, model.path, folder))
     return start
 
@@ -299,25 +312,36 @@ class _Teaching:
             for network, teacher in zip(self._networks, teachers, strict=True)
         ]
         self._labels = identity_labels(data.training)[0]
-        start = perf_counter()
-        self._embeddings = self._embed(data.training, "teacher: training images") if teachers else None
-        self.seconds = perf_counter() - start
+        self._modalities = [sample.modality for sample in data.training]
+        start = process_time()
+        self._embeddings = self._embed_training(data.training) if teachers else None
+        self.seconds = process_time() - start
 
     @property
     def length(self) -> int:
         """Of the teacher's embedding; 0 for that of the student."""
         return 0 if self._embeddings is None else self._embeddings.shape[1]
 
-    def _embed(self, samples: Sequence[Sample], what: str) -> np.ndarray:
+    def _embed_training(self, samples: Sequence[Sample]) -> np.ndarray:
+        """The mean of each image and its mirror image: a student sees both, and a cache has one answer."""
+        mirrored = [
+            {name: route._replace(embed=with_mirror_image(route.embed)) for name, route in routes.items()}
+            for routes in self._routes
+        ]
+        return self._embed(mirrored, samples, "teacher: training images")
+
+    def _embed(
+        self, teachers: Sequence[validation.Routes], samples: Sequence[Sample], what: str
+    ) -> np.ndarray:
         """Embeddings (N, sum of D) with rows of length 1, whose cosines are the means of the teachers'."""
-        parts = [embed(routes, samples, _BATCH, what) for routes in self._routes]
+        parts = [embed(routes, samples, _BATCH, what) for routes in teachers]
         return np.concatenate(parts, axis=1) / np.float32(math.sqrt(len(parts)))
 
     def validate(self, data: Data, by_modality: bool) -> dict[str, float]:
         """Scores on the validation images."""
         query, gallery = searched(data.validation, by_modality)
         scores = validation.retrieval(
-            lambda samples: self._embed(samples, "teacher: validation images"), query, gallery
+            lambda samples: self._embed(self._routes, samples, "teacher: validation images"), query, gallery
         )
         _LOGGER.info("teacher: %s", "  ".join(f"{name} {value:.4g}" for name, value in scores.items()))
         return scores
@@ -327,7 +351,7 @@ class _Teaching:
         everything = np.arange(len(data.training))
         if share == 1 or self._embeddings is None:
             return data, everything
-        order = np.argsort(-margins_of(self._embeddings, self._labels), kind="stable")
+        order = np.argsort(-margins_of(self._embeddings, self._labels, self._modalities), kind="stable")
         groups: dict[tuple[int, str], list[int]] = {}
         for index in order.tolist():
             groups.setdefault((int(self._labels[index]), data.training[index].modality), []).append(index)
@@ -346,7 +370,7 @@ class _Teaching:
             momentum = section.teacher_momentum
             assert momentum is not None
             return lambda trained: following_teacher(trained, momentum)
-        prototypes = prototypes_of(self._embeddings, self._labels)
+        prototypes = prototypes_of(self._embeddings, self._labels, self._modalities)
         if section.cache_teacher:
             embeddings = self._embeddings[rows]
             return lambda trained: cached_teacher(embeddings, prototypes)
@@ -375,7 +399,7 @@ def _report(scores: Mapping[str, Mapping[str, float]], best: Best, teacher_secon
         notes.append("On validation people the student is not worse than its teacher: look for a better one.")
     return Report(
         "distillation",
-        {**metrics, best.monitor: best.value, "teacher_seconds": teacher_seconds},
+        {**metrics, best.monitor: best.value, "teacher_processor_seconds": teacher_seconds},
         [Table("Teacher and student on validation people, %", ("", "Rank-1", "mAP"), tuple(rows))],
         notes=notes,
     )

@@ -7,14 +7,14 @@ run of `stm32ai_main.py`; what is finished is not repeated. Tables and pictures 
 """
 
 import csv
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-import yaml
 from PIL import Image
 from pydantic import Field
 
@@ -28,7 +28,16 @@ from src.tools._intervals import bootstrap, paired_t
 from src.tools._markdown import interval, markdown, spread
 from src.tools._planned import Options, read_options, read_plan, run_planned, time_verdict, verdict
 from src.tools._queries import KERAS, queries_of
-from src.tools.experiment import SHARED, Experiment, Step, metrics_of, run_experiment, step_folder
+from src.tools.experiment import (
+    SHARED,
+    Experiment,
+    Step,
+    metrics_of,
+    run_experiment,
+    runs_of,
+    step_folder,
+    trainings_of,
+)
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/cross_modal.yaml"
@@ -54,6 +63,7 @@ _CHANCE, _UNTRAINED = "chance", "untrained"
 _CHANCE_DRAWS, _MAX_RANK = 5, 50
 _NEEDED_RANK1, _MINUTES = 0.30, 120
 
+PlanType = TypeVar("PlanType", bound="Plan")
 Rows = Mapping[str, Mapping[str, Sequence[float]]]
 """Row to score to a value a seed, in [0, 1]."""
 
@@ -80,14 +90,22 @@ class Plan(Experiment):
     """Rows of the second table. The first is the one whose difference decides: network against baseline."""
 
 
-def for_smoke(plan: Plan) -> Plan:
-    """One step of every training on tiny images and two seeds, which shows that it runs and measures nothing."""
+def for_smoke(plan: PlanType, kinds: Mapping[str, Sequence[str]]) -> PlanType:
+    """One step of every training on tiny images and two seeds, which shows that it runs and measures nothing.
+
+    Args:
+        plan: Its overrides of epochs, steps, callbacks and stages are left out.
+        kinds: Overrides that make a step tiny whose config has the key in its name; the first one that it has counts.
+    """
 
     def tiny(steps: Sequence[Step]) -> list[Step]:
-        kept = ([text for text in step.overrides if "training.callbacks" not in text] for step in steps)
-        return [
-            s.model_copy(update={"overrides": [*own, *SMOKE]}) for s, own in zip(steps, kept, strict=True)
-        ]
+        return [step.model_copy(update={"overrides": [*_kept(step), *_smoke(step.config)]}) for step in steps]
+
+    def _kept(step: Step) -> list[str]:
+        return [text for text in step.overrides if not re.search(r"epoch|\.callbacks\b|\.stages\b", text)]
+
+    def _smoke(config: str) -> Sequence[str]:
+        return next(overrides for kind, overrides in kinds.items() if kind in config)
 
     changes = {
         "preset": "tiny",
@@ -135,38 +153,10 @@ def _of_random(metrics: Mapping[str, float], key: str) -> float:
 # How many images an arm has seen, and how certain a difference is
 
 
-def runs_of(plan: Plan, folder: Path, arm: str, seed: int) -> list[Path]:
-    """Folders of all trainings of an arm in order: those of the shared start, if it has one, and its own."""
-    starts_shared = any("{shared}" in text for step in plan.arms[arm] for text in step.overrides)
-    shared = [
-        step_folder(folder, SHARED, seed, n + 1) for n in range(len(plan.shared) if starts_shared else 0)
-    ]
-    return shared + [step_folder(folder, arm, seed, n + 1) for n in range(len(plan.arms[arm]))]
-
-
-def images_an_epoch(run: Path) -> int:
-    """Images that a training sees in an epoch, all views of them counted.
-
-    Raises:
-        ConfigError: the configuration leaves the number of steps to the data.
-    """
-    training = yaml.safe_load((run / ".hydra/config.yaml").read_text(encoding="utf-8"))["training"]
-    if not training.get("steps_per_epoch"):
-        raise ConfigError(
-            f"{run}: training.steps_per_epoch must be set, so that the images of all arms can be counted"
-        )
-    return int(training["batch_size"]) * int(training["steps_per_epoch"])
-
-
-def history(run: Path) -> list[dict[str, str]]:
-    """The epochs of a training as its log has them."""
-    with (run / "logs/metrics/train_metrics.csv").open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def images_seen(plan: Plan, folder: Path, arm: str) -> int:
     """Images that an arm saw with the first seed, the shared start included."""
-    return sum(images_an_epoch(run) * len(history(run)) for run in runs_of(plan, folder, arm, plan.seeds[0]))
+    runs = runs_of(plan, folder, arm, plan.seeds[0])
+    return sum(part.images * len(part.rows) for run in runs for part in trainings_of(run))
 
 
 def _query_differences(
@@ -330,9 +320,9 @@ def _cmc(runs: Sequence[Path]) -> Curve:
 def _training(runs: Sequence[Path]) -> Curve | None:
     """Validation mAP from thermal to visible by thousands of images; None where one modality was validated on."""
     x, y, seen = [], [], 0
-    for run in runs:
-        for row in history(run):
-            seen += images_an_epoch(run)
+    for part in (part for run in runs for part in trainings_of(run)):
+        for row in part.rows:
+            seen += part.images
             if value := row.get("val_thermal_to_visible_mAP"):
                 x.append(seen / 1000)
                 y.append(100 * float(value))
@@ -340,7 +330,7 @@ def _training(runs: Sequence[Path]) -> Curve | None:
 
 
 def run_on_people(
-    plan: Plan, root: Path, options: Options, minutes: int
+    plan: Plan, root: Path, options: Options, minutes: int, start: float
 ) -> tuple[dict[str, dict[str, list[float]]], list[str]]:
     """Render the people of the preset, and run what is not finished yet.
 
@@ -349,6 +339,7 @@ def run_on_people(
         root: Folder of the people in the layout of SYSU-MM01, who are rendered unless they are there.
         options: Of the command line.
         minutes: That a whole new run may take.
+        start: When it began, of `perf_counter`.
 
     Returns:
         What `run_experiment` returns, and of a new run a line that says whether it was fast enough.
@@ -356,7 +347,7 @@ def run_on_people(
     Raises:
         RuntimeError: a run failed; the message names its log.
     """
-    is_new, rendered_before, start = not options.folder.exists(), root.is_dir(), perf_counter()
+    is_new, rendered_before = not (options.folder / SHARED).exists(), root.is_dir()
     generate(plan.preset, root, "sysu_mm01")
     overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
     results = run_experiment(plan.model_copy(update={"overrides": overrides}), options.folder, options.jobs)
@@ -365,10 +356,11 @@ def run_on_people(
 
 
 def _run(options: Options) -> tuple[str, dict[str, Any]]:
+    start = perf_counter()
     plan, folder = read_plan(Plan, options.plan), options.folder
-    plan = for_smoke(plan) if options.smoke else plan
+    plan = for_smoke(plan, {"": SMOKE}) if options.smoke else plan
     root = _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01"
-    results, timed = run_on_people(plan, root, options, _MINUTES)
+    results, timed = run_on_people(plan, root, options, _MINUTES, start)
     rows = {_CHANCE: chance(root), _UNTRAINED: untrained(plan, folder), **results}
     images = {arm: images_seen(plan, folder, arm) for arm in plan.arms}
     pictures = folder if options.smoke else _PAGE.parent / "images"

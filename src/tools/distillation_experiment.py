@@ -2,23 +2,20 @@
 
     make experiments-distillation
 
-The people are those of a synthetic preset in the layout of SYSU-MM01, whose protocol scores them. Every training and
-every quantization is a run of `stm32ai_main.py`; what is finished is not repeated. The last step of an arm quantizes
-its network, and has the scores of both. The tables go into docs/results.md.
+The people are those of a synthetic preset in the layout of SYSU-MM01, whose protocol scores them. Every training is a
+run of `stm32ai_main.py`; what is finished is not repeated. The last step of an arm quantizes its network too, and has
+the scores of both. The tables go into docs/results.md.
 """
 
-import csv
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from time import perf_counter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import yaml
 from pydantic import Field
 
-from common.config import ConfigError
 from src.schema import ModelSection
 from src.tools._intervals import paired_t
 from src.tools._markdown import interval, markdown, spread
@@ -31,10 +28,11 @@ from src.tools.cross_modal_experiment import (
     Plan,
     Rows,
     difference,
+    for_smoke,
     parts_table,
     run_on_people,
 )
-from src.tools.experiment import SHARED, Step, metrics_of, model_of, step_folder
+from src.tools.experiment import Epochs, metrics_of, model_of, runs_of, step_folder, trainings_of
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/distillation.yaml"
@@ -55,6 +53,11 @@ _SMOKE_QUANTIZATION = (
     "++quantization.max_images=16",
     "++quantization.gate={float_gap: 1, dead_dimensions: 1}",
 )
+_SMOKE = {
+    "distillation": _SMOKE_DISTILLATION + _SMOKE_QUANTIZATION,
+    "quantization": _SMOKE_QUANTIZATION,
+    "": SMOKE + _SMOKE_QUANTIZATION,
+}
 
 
 class PairedPart(Part):
@@ -65,8 +68,10 @@ class PairedPart(Part):
 
 
 class DistillationPlan(Plan):
-    """Arms whose last step quantizes. One has no other step: the teacher, which the shared steps have trained."""
+    """Arms whose last step quantizes."""
 
+    teacher: str
+    """The arm that does no more than that, with the network that teaches, which shared steps have trained."""
     parts: Sequence[PairedPart] = Field(min_length=1)
     """Rows of the second table."""
     published: dict[str, ModelSection] = {}
@@ -84,120 +89,51 @@ class Cost(NamedTuple):
     images: int
     """Images seen, those of the teacher's cache not counted."""
     seconds: float
-    """Time of the training steps, and of the teacher's cache."""
+    """Processor time of the training steps, and of the teacher's cache."""
     step: float
-    """Milliseconds of a step of the last training, the median of all epochs but the first one, which traces."""
-
-
-def for_smoke(plan: DistillationPlan) -> DistillationPlan:
-    """One step of every training on tiny images and two seeds, which shows that it runs and measures nothing."""
-
-    def tiny(steps: Sequence[Step]) -> list[Step]:
-        return [
-            step.model_copy(
-                update={
-                    "overrides": [
-                        *(text for text in step.overrides if "steps_per_epoch" not in text),
-                        *_smoke_of(step.config),
-                    ]
-                }
-            )
-            for step in steps
-        ]
-
-    changes = {
-        "preset": "tiny",
-        "seeds": plan.seeds[:2],
-        "shared": tiny(plan.shared),
-        "arms": {name: tiny(steps) for name, steps in plan.arms.items()},
-        "published": {},
-    }
-    return plan.model_copy(update=changes)
-
-
-def _smoke_of(config: str) -> Sequence[str]:
-    kinds = {"distillation": _SMOKE_DISTILLATION, "quantization": _SMOKE_QUANTIZATION}
-    return next((overrides for kind, overrides in kinds.items() if kind in config), SMOKE)
+    """Milliseconds of processor time of a step of the last training, the median over the epochs."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # What the runs say
 
 
-class _Epochs(NamedTuple):
-    """One training of a run: images in a batch and in an epoch, and what it logged."""
-
-    batch: int
-    images: int
-    rows: list[dict[str, str]]
-
-
-def trainings_of(run: Path) -> list[_Epochs]:
-    """The trainings of a run: one, or the stages of a distillation.
-
-    Raises:
-        ConfigError: the configuration leaves the number of steps to the data.
-    """
-    config = yaml.safe_load((run / ".hydra/config.yaml").read_text(encoding="utf-8"))
-    if "distillation" in config["operation_mode"]:
-        section = config["distillation"]
-        batch, stages = section["batch_size"], section["stages"]
-        parts = stages if isinstance(stages, list) else list(stages.values())
-        logs = [run / f"distillation/stage_{number}/logs" for number in range(1, len(parts) + 1)]
-    else:
-        batch, parts, logs = config["training"]["batch_size"], [config["training"]], [run / "logs"]
-    found = []
-    for part, folder in zip(parts, logs, strict=True):
-        if not part.get("steps_per_epoch"):
-            raise ConfigError(
-                f"{run}: steps_per_epoch must be set, so that the images of all arms can be counted"
-            )
-        with (folder / "metrics/train_metrics.csv").open(encoding="utf-8", newline="") as file:
-            found.append(_Epochs(batch, batch * part["steps_per_epoch"], list(csv.DictReader(file))))
-    return found
-
-
-def runs_of(plan: DistillationPlan, folder: Path, arm: str, seed: int) -> list[Path]:
-    """Folders of the trainings that made the network of an arm: the shared ones it starts from, and its own."""
-    *own, _ = plan.arms[arm]
-    start = re.search(r"model\.model_path=\{shared(?:_(\d+))?\}", " ".join(plan.arms[arm][0].overrides))
-    shared = int(start[1] or len(plan.shared)) if start else 0
-    return [
-        *(step_folder(folder, SHARED, seed, number) for number in range(1, shared + 1)),
-        *(step_folder(folder, arm, seed, number) for number in range(1, len(own) + 1)),
-    ]
+def trainings(plan: DistillationPlan, folder: Path, arm: str, seed: int) -> list[tuple[Path, list[Epochs]]]:
+    """The runs that made the network of an arm, in order, each with its trainings; runs without one are left out."""
+    found = [(run, trainings_of(run)) for run in runs_of(plan, folder, arm, seed)]
+    return [(run, parts) for run, parts in found if parts]
 
 
 def cost_of(plan: DistillationPlan, folder: Path, arm: str) -> Cost:
-    """What an arm took, its start not counted."""
-    runs = [runs_of(plan, folder, arm, seed) for seed in plan.seeds]
-    trainings = [[part for run in one for part in trainings_of(run)] for one in runs]
-    seconds = [
-        sum(part.images / float(row["images_per_second"]) for part in parts for row in part.rows)
-        for parts in trainings
-    ]
-    distilled = [run for one in runs for run in one if (run / "distillation/metrics.json").is_file()]
-    caches = [metrics_of(run, "distillation").get("teacher_seconds", 0.0) for run in distilled]
+    """What an arm took, the shared trainings that it starts from included."""
+    found = [trainings(plan, folder, arm, seed) for seed in plan.seeds]
+    seconds = [sum(_seconds(run, parts) for run, parts in one) for one in found]
     steps = [
-        1000 * part.batch / float(row["images_per_second"])
-        for one in runs
-        for part in trainings_of(one[-1])
-        for row in part.rows[1:] or part.rows
+        1000 * part.batch / part.images * float(row["processor_seconds"])
+        for one in found
+        for part in one[-1][1]
+        for row in part.rows
     ]
-    images = sum(part.images * len(part.rows) for part in trainings[0])
-    return Cost(images, float(np.mean(seconds) + sum(caches) / len(runs)), float(np.median(steps)))
+    images = sum(part.images * len(part.rows) for _, parts in found[0] for part in parts)
+    return Cost(images, float(np.mean(seconds)), float(np.median(steps)))
+
+
+def _seconds(run: Path, parts: Sequence[Epochs]) -> float:
+    taught = (run / "distillation/metrics.json").is_file()
+    cache = metrics_of(run, "distillation")["teacher_processor_seconds"] if taught else 0.0
+    return cache + sum(float(row["processor_seconds"]) for part in parts for row in part.rows)
 
 
 def validation_of(plan: DistillationPlan, folder: Path, arm: str) -> list[float]:
-    """The best mAP on validation people of the last training, a seed each."""
-    runs = [runs_of(plan, folder, arm, seed)[-1] for seed in plan.seeds]
-    return [max(float(row[_VALIDATION]) for part in trainings_of(run) for row in part.rows) for run in runs]
+    """The best mAP on validation people of the last run that trained, a seed each."""
+    last = [trainings(plan, folder, arm, seed)[-1][1] for seed in plan.seeds]
+    return [max(float(row[_VALIDATION]) for part in parts for row in part.rows) for parts in last]
 
 
 def deployed_size(plan: DistillationPlan, folder: Path, arm: str) -> Size:
     """How large the network of an arm is with the first seed."""
     run = step_folder(folder, arm, plan.seeds[0], len(plan.arms[arm]))
-    trained = model_of(runs_of(plan, folder, arm, plan.seeds[0])[-1])
+    trained = model_of(trainings(plan, folder, arm, plan.seeds[0])[-1][0])
     return size_of(trained, sorted((run / "quantized_models").glob("*.onnx")))
 
 
@@ -211,7 +147,7 @@ def table(
     """The float scores as Markdown: mean and standard deviation over the seeds."""
     names = list(SCORES)
     columns = [
-        "row", "images seen", "training, s", "step, ms", "validation mAP, %", *(f"{name}, %" for name in names),
+        "row", "images seen", "training, CPU s", "step, CPU ms", "validation mAP, %", *(f"{name}, %" for name in names),
     ]  # fmt: skip
     lines = []
     for row, scores in rows.items():
@@ -273,12 +209,11 @@ def _has_teacher(plan: DistillationPlan, arm: str) -> bool:
 
 
 def _better_teacher(plan: DistillationPlan, validation: Mapping[str, Sequence[float]], student: str) -> str:
-    teacher = next(arm for arm, steps in plan.arms.items() if len(steps) == 1)
-    gaps = np.asarray(validation[teacher]) - np.asarray(validation[student])
+    gaps = np.asarray(validation[plan.teacher]) - np.asarray(validation[student])
     low, high = paired_t(gaps)
     return _line(
         low > 0,
-        f"{teacher} beats {student} on validation people: {100 * gaps.mean():+.1f} mAP, 95 % interval "
+        f"{plan.teacher} beats {student} on validation people: {100 * gaps.mean():+.1f} mAP, 95 % interval "
         f"{interval((low, high))}",
     )
 
@@ -291,7 +226,7 @@ def _same(part: PairedPart, costs: Mapping[str, Cost]) -> str:
         return _line(same, f"{part.arm} and {part.without} saw the same number of images: {numbers}")
     return _line(
         without.seconds >= with_it.seconds,
-        f"{part.without} trained at least as long as {part.arm}: {without.seconds:.0f} s against "
+        f"{part.without} trained at least as long as {part.arm}: {without.seconds:.0f} s of processor time against "
         f"{with_it.seconds:.0f} s, the teacher's cache included",
     )
 
@@ -330,14 +265,16 @@ def _line(passed: bool, text: str) -> str:
 
 
 def _run(options: Options) -> tuple[str, dict[str, Any]]:
+    start = perf_counter()
     plan, folder = read_plan(DistillationPlan, options.plan), options.folder
-    plan = for_smoke(plan) if options.smoke else plan
+    if options.smoke:
+        plan = for_smoke(plan, _SMOKE).model_copy(update={"published": {}})
     root = _PROJECT / f"datasets/synthetic_{plan.preset}_sysu_mm01"
-    rows, timed = run_on_people(plan, root, options, _MINUTES)
+    published = published_sizes(plan.published, folder / "published")  # first, since it may fail
+    rows, timed = run_on_people(plan, root, options, _MINUTES, start)
     validation = {arm: validation_of(plan, folder, arm) for arm in plan.arms}
     costs = {arm: cost_of(plan, folder, arm) for arm in plan.arms}
     sizes = {arm: deployed_size(plan, folder, arm) for arm in plan.arms}
-    published = published_sizes(plan.published, folder / "published")
     lines = [
         *table(plan, rows, validation, costs), "", *parts_table(plan, rows, folder), "",
         *sizes_table(rows, sizes), "", *published_table(published), "",

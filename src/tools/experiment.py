@@ -10,6 +10,7 @@ are finished are not repeated.
 """
 
 import argparse
+import csv
 import json
 import os
 import re
@@ -18,8 +19,10 @@ import sys
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+import yaml
 from pydantic import Field
 
 from common.artifacts import whole_file, write_json
@@ -172,6 +175,65 @@ def _with_models(text: str, models: Mapping[str, Path]) -> str:
 def step_folder(folder: Path, arm: str, seed: int, number: int) -> Path:
     """Folder of a step, from 1, of an arm or of `SHARED`."""
     return folder / _file_name(arm) / f"seed_{seed}" / f"step_{number}"
+
+
+def runs_of(experiment: Experiment, folder: Path, arm: str, seed: int, number: int = 0) -> list[Path]:
+    """Folders of the runs that made the model of an arm, in order: those it started from, shared ones too, and its own.
+
+    Args:
+        experiment: What was run.
+        folder: Where.
+        arm: Name of an arm, or `SHARED`.
+        seed: One of the experiment's.
+        number: The step, from 1, whose model is meant; the last one if 0.
+    """
+    steps = experiment.shared if arm == SHARED else experiment.arms[arm]
+    number = number or len(steps)
+    starts = (
+        re.fullmatch(r"model\.model_path=\{(previous|shared)(?:_(\d+))?\}", t)
+        for t in steps[number - 1].overrides
+    )
+    start = next((found for found in starts if found), None)
+    before: list[Path] = []
+    if start is not None and start[1] == "previous" and number > 1:
+        before = runs_of(experiment, folder, arm, seed, number - 1)
+    elif start is not None:
+        before = runs_of(experiment, folder, SHARED, seed, int(start[2] or 0))
+    return [*before, step_folder(folder, arm, seed, number)]
+
+
+class Epochs(NamedTuple):
+    """A training: images in a batch and in an epoch, all views of them counted, and what it logged of each epoch."""
+
+    batch: int
+    images: int
+    rows: list[dict[str, str]]
+
+
+def trainings_of(run: Path) -> list[Epochs]:
+    """The trainings of a run in order: one, the stages of a distillation, or none.
+
+    Raises:
+        ConfigError: the configuration leaves the number of steps to the data.
+    """
+    config = yaml.safe_load((run / ".hydra/config.yaml").read_text(encoding="utf-8"))
+    parts = (
+        [(config["training"], config["training"], run / "logs")] if (run / "logs/metrics").is_dir() else []
+    )
+    if (run / "distillation").is_dir():
+        section = config["distillation"]
+        stages = section["stages"] if isinstance(section["stages"], list) else section["stages"].values()
+        parts += [(section, stage, run / f"distillation/stage_{n}/logs") for n, stage in enumerate(stages, 1)]
+    found = []
+    for section, part, logs in parts:
+        if not part.get("steps_per_epoch"):
+            raise ConfigError(
+                f"{run}: steps_per_epoch must be set, so that the images of all arms can be counted"
+            )
+        with (logs / "metrics/train_metrics.csv").open(encoding="utf-8", newline="") as file:
+            rows = list(csv.DictReader(file))
+        found.append(Epochs(section["batch_size"], section["batch_size"] * part["steps_per_epoch"], rows))
+    return found
 
 
 def model_of(run: Path) -> Path:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any
 
 import keras
@@ -31,7 +31,7 @@ class _Epoch:
         self.sums = dict(done.sums)
         self.steps = done.step
         self.images = 0
-        self.start = perf_counter()
+        self.start, self.processor_start = perf_counter(), process_time()
 
     def add(self, scalars: Mapping[str, float], images: int) -> str:
         for name, value in scalars.items():
@@ -43,6 +43,11 @@ class _Epoch:
     @property
     def images_per_second(self) -> float:
         return self.images / (perf_counter() - self.start)
+
+    @property
+    def processor_seconds(self) -> float:
+        """Of all threads of this process, those that prepare the images included."""
+        return process_time() - self.processor_start
 
 
 def fit(
@@ -129,10 +134,10 @@ def _finish_epoch(
 ) -> tuple[Progress, bool]:
     """Validate, tell the callbacks, and return the progress at the start of the next epoch."""
     logs = {name: value / running.steps for name, value in running.sums.items()}
-    images_per_second = running.images_per_second
+    speed = {"images_per_second": running.images_per_second, "processor_seconds": running.processor_seconds}
     logs |= validate()
     logs["learning_rate"] = float(keras.ops.convert_to_numpy(callbacks.model.optimizer.learning_rate))
-    logs["images_per_second"] = images_per_second
+    logs |= speed
     is_best = done.best.improved_by(logs)
     best = replace(done.best, value=logs[done.best.monitor], epoch=done.epoch) if is_best else done.best
     callbacks.on_epoch_end(done.epoch, logs)

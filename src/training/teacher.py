@@ -15,19 +15,25 @@ from src.training.validation import by_modality
 _PROTOTYPE_SCALE = 16.0  # of cosines before the softmax: with 1, no classifier could be sure
 
 
-def prototypes_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def prototypes_of(embeddings: np.ndarray, labels: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
     """Return the mean direction of each person's embeddings, float32 (C, D) with rows of length 1.
 
     A saved embedding model has lost the classifier that it was trained with, and may have been trained on other people:
-    the cosines to these prototypes stand in for logits (`prototype_logits`).
+    the cosines to these prototypes stand in for logits (`prototype_logits`). The mean directions of a person's visible
+    and thermal images count alike, however many there are of each.
 
     Args:
         embeddings: Of the training images, (N, D), rows of length 1.
         labels: In [0, C), each at least once, (N,).
+        modalities: Of the images, N names.
     """
-    sums = np.zeros((labels.max() + 1, embeddings.shape[1]), np.float32)
-    np.add.at(sums, labels, embeddings)
-    return unit(sums)
+    means = np.zeros((labels.max() + 1, embeddings.shape[1]), np.float32)
+    for name in sorted(set(modalities)):
+        own = np.array(modalities) == name
+        sums = np.zeros_like(means)
+        np.add.at(sums, labels[own], embeddings[own])
+        means += unit(sums)
+    return unit(means)
 
 
 def prototype_logits(embeddings: Any, prototypes: Any) -> Any:
@@ -35,14 +41,15 @@ def prototype_logits(embeddings: Any, prototypes: Any) -> Any:
     return _PROTOTYPE_SCALE * ops.matmul(embeddings, ops.transpose(prototypes))
 
 
-def margins_of(embeddings: np.ndarray, labels: np.ndarray) -> np.ndarray:
+def margins_of(embeddings: np.ndarray, labels: np.ndarray, modalities: Sequence[str]) -> np.ndarray:
     """Return how much nearer each image is to its own person's prototype than to the nearest other one's, (N,).
 
     Args:
         embeddings: (N, D), rows of length 1.
         labels: In [0, C), with C of at least 2, (N,).
+        modalities: Of the images, N names.
     """
-    cosines = embeddings @ prototypes_of(embeddings, labels).T  # (N, C)
+    cosines = embeddings @ prototypes_of(embeddings, labels, modalities).T  # (N, C)
     images = np.arange(len(labels))
     own = cosines[images, labels]
     cosines[images, labels] = -np.inf

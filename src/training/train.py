@@ -226,12 +226,15 @@ def _saver(
     return save
 
 
+_NEITHER = ("learning_rate", "images_per_second", "processor_seconds")
+
+
 def _plot(done: Progress, folder: Path) -> None:
     """Losses in one picture, scores between 0 and 1 in another."""
     history, best = done.history, done.best
     epochs = list(range(1, len(history["loss"]) + 1))
     losses = [name for name in history if name.endswith("loss")]
-    scores = [name for name in history if name not in (*losses, "learning_rate", "images_per_second")]
+    scores = [name for name in history if name not in (*losses, *_NEITHER)]
     title = f"best epoch {best.epoch + 1} by {best.monitor} {best.value:.4g}"
     if best.epoch < 0:
         title = f"no epoch improves {best.monitor} {best.value:.4g}, where it started"

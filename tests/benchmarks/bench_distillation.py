@@ -39,7 +39,7 @@ def step_of(teacher: Teacher | None) -> Any:
         "images_per_identity": K,
         "losses": losses,
     }
-    backbone = MODELS.get("custom_model")(SHAPE, width=16)
+    backbone = MODELS.get("plain_cnn")(SHAPE, width=0.5)
     student = with_fused_batch_norm(reid_network(backbone, IDENTITIES, bnneck=True))
     optimizer = keras.optimizers.AdamW()
     return make_training_step(
@@ -55,7 +55,7 @@ def main(arguments: list[str]) -> int:
     random = np.random.default_rng(0)
     vectors = random.normal(size=(IMAGES, 192)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    prototypes = prototypes_of(vectors, np.arange(IMAGES) % IDENTITIES)
+    prototypes = prototypes_of(vectors, np.arange(IMAGES) % IDENTITIES, ["visible"] * IMAGES)
     agw = branches_of(MODELS.get("agw")(SHAPE, backbone="plain_cnn"))
     steps = {
         "plain": (step_of(None), 0),

@@ -13,8 +13,8 @@ from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
 from src.data.samplers import pk_batches, steps_per_epoch
 from src.models._two_stems import MODALITIES
-from src.services._embed import l2_normalize
-from src.training.validation import Embedding, Routes
+from src.services._embed import with_mirror_image
+from src.training.validation import Routes
 
 _BATCH = 64
 _SEEDS = 7_368_787  # between the seeds of two views
@@ -72,21 +72,16 @@ def features_of(sides: Mapping[str, Side], routes: Routes, description: str) -> 
     features: np.ndarray | None = None
     with progress(description, total, "images") as advance:
         for name, side in sides.items():
-            embed = (routes.get("") or routes[name]).embed
+            embed = with_mirror_image((routes.get("") or routes[name]).embed)
             start = 0
             for images in side.batches():
-                found = _with_mirror_image(embed, images)
+                found = embed(images)
                 features = np.empty((total, found.shape[1]), np.float32) if features is None else features
                 features[side.places[start : start + len(found)]] = found
                 start += len(found)
                 advance(len(found))
     assert features is not None
     return features
-
-
-def _with_mirror_image(embed: Embedding, images: np.ndarray) -> np.ndarray:
-    mirrored = np.ascontiguousarray(images[:, :, ::-1])
-    return l2_normalize(l2_normalize(embed(images)) + l2_normalize(embed(mirrored)))
 
 
 def batches_of(

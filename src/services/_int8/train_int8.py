@@ -173,7 +173,8 @@ def _task_loss(
     """Triplet loss, and cross-entropy of a cosine classifier that has the mean float embedding of each person."""
     functions = {branch.name: validation.embedder(branch.network) for branch in branches_}
     embeddings = l2_normalize(embed_samples(branches_, functions, training, "prototypes of people"))
-    prototypes = tf.constant(prototypes_of(embeddings, identity_labels(training)[0]))  # (C, D)
+    modalities = [sample.modality for sample in training]
+    prototypes = tf.constant(prototypes_of(embeddings, identity_labels(training)[0], modalities))  # (C, D)
     triplet, cross_entropy = LOSSES.get("triplet"), LOSSES.get("cross_entropy")
 
     def loss(embeddings: Any, labels: Any) -> Any:

@@ -59,14 +59,16 @@ def feature_reference(projected, teacher_embedding):
     return np.mean([1 - a @ b / np.linalg.norm(a) / np.linalg.norm(b) for a, b in pairs])
 
 
-def relational_reference(features, teacher_embedding, temperature=0.1):
+def relational_reference(features, teacher_embedding, modalities=None, temperature=0.1):
     own, taught = cosines(features), cosines(teacher_embedding)
-    total = 0.0
+    modalities = np.zeros(len(own)) if modalities is None else modalities
+    total, kinds = 0.0, sorted(set(modalities))
     for i in range(len(own)):
-        others = [j for j in range(len(own)) if j != i]
-        if others:
-            p, q = softmax(taught[i, others] / temperature), softmax(own[i, others] / temperature)
-            total += np.sum(p * np.log(p / q))
+        for kind in kinds:
+            others = [j for j in range(len(own)) if j != i and modalities[j] == kind]
+            if others:
+                p, q = softmax(taught[i, others] / temperature), softmax(own[i, others] / temperature)
+                total += np.sum(p * np.log(p / q)) / len(kinds)
     return total / len(own)
 
 
@@ -115,8 +117,9 @@ def test_a_batch_agrees_with_the_reference(name, reference):
 def test_temperatures_agree_with_the_reference(temperature):
     value = logit_distillation(OWN, TEACHER, temperature)
     assert float(value) == pytest.approx(logit_reference(OWN, TEACHER, temperature), rel=1e-4)
-    value = relational_distillation(STUDENT, TEACHER, temperature)
-    assert float(value) == pytest.approx(relational_reference(STUDENT, TEACHER, temperature), rel=1e-4)
+    value = relational_distillation(STUDENT, TEACHER, temperature=temperature)
+    expected = relational_reference(STUDENT, TEACHER, temperature=temperature)
+    assert float(value) == pytest.approx(expected, rel=1e-4)
 
 
 @settings(max_examples=25, deadline=None)
@@ -133,6 +136,17 @@ def test_any_batch_is_ranked_as_the_reference_ranks_it(batch, seed):
     )
     expected = ranking_reference(features, labels, taught, modalities)
     assert value == pytest.approx(expected, rel=1e-4, abs=1e-5)
+    assert np.all(np.isfinite(gradient))
+
+
+@settings(max_examples=25, deadline=None)
+@given(modalities=st.lists(st.integers(0, 1), min_size=1, max_size=10), seed=st.integers(0, 999))
+def test_each_modality_has_relations_of_its_own(modalities, seed):
+    random = np.random.default_rng(seed)
+    features, taught = (random.normal(size=(len(modalities), n)).astype("float32") for n in (5, 3))
+    given_ = {"teacher_embedding": taught, "modalities": np.array(modalities)}
+    value, gradient = value_and_gradient(relational_distillation, features, **given_)
+    assert value == pytest.approx(relational_reference(features, **given_), rel=1e-4, abs=1e-5)
     assert np.all(np.isfinite(gradient))
 
 

@@ -18,6 +18,7 @@ from src.pipeline import _preflight, _starting_model
 from src.registries import MODELS
 from src.schema import Config
 from src.services import adaptation, distillation, training
+from src.services._embed import with_mirror_image
 
 NETWORK = """
 import keras
@@ -170,7 +171,23 @@ def test_stage_two_begins_where_stage_one_was_best(folder, tiny, tmp_path):
     assert report.metrics["val_mAP"] >= report.metrics["stage_1_val_mAP"]
 
 
-def test_a_cache_changes_nothing_where_nothing_is_augmented(folder, tiny, tmp_path):
+def test_a_cache_has_the_mean_of_an_image_and_its_mirror_image():
+    random = np.random.default_rng(0)
+    images, weights = random.normal(size=(3, 4, 2, 1)), random.normal(size=(8, 5))
+
+    def embed(batch):
+        return batch.reshape(len(batch), -1) @ weights
+
+    def unit(vectors):
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+
+    expected = unit(unit(embed(images)) + unit(embed(images[:, :, ::-1])))
+    np.testing.assert_allclose(with_mirror_image(embed)(images), expected, rtol=1e-5)
+    np.testing.assert_allclose(with_mirror_image(embed)(images[:, :, ::-1]), expected, rtol=1e-5)
+
+
+def test_a_cache_changes_nothing_where_nothing_is_augmented_or_mirrored(folder, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(distillation, "with_mirror_image", lambda embed: embed)
     found = []
     for cached in (False, True):
         target = tmp_path / str(cached)
@@ -225,6 +242,11 @@ def test_an_interrupted_distillation_goes_on_in_its_stage(distilled, folder, tin
         ConfigError, match="is of stage 2 of a distillation, expected one of a distillation of 1"
     ):
         run(validate(Config, raw_of(folder, tiny, **short)), tmp_path)
+    changes["distillation"]["teacher"] = str(folder / "narrow.keras")
+    with pytest.raises(
+        ConfigError, match=r"feature_distillation needs a projection to 7 dimensions, .* has 20"
+    ):
+        run(validate(Config, raw_of(folder, tiny, **changes)), tmp_path)
 
 
 def _handed_to_train(monkeypatch, service, config, target):

@@ -64,6 +64,84 @@ def test_every_arm_has_every_seed_and_starts_from_the_shared_model(tmp_path, run
         assert models.get("shared") == models.get("shared_1") == (None if config == "start.yaml" else start)
 
 
+BRANCHED = {
+    "question": "?",
+    "seeds": [0, 1],
+    "metrics": {},
+    "shared": [
+        {"config": "a.yaml"},
+        {"config": "b.yaml", "overrides": ["model.model_path={previous}"]},
+        {"config": "c.yaml"},
+    ],
+    "arms": {
+        "first": [{"config": "d.yaml", "overrides": ["model.model_path={shared_1}"]}],
+        "second": [
+            {"config": "d.yaml", "overrides": ["training.epochs=1", "model.model_path={shared_2}"]},
+            {"config": "e.yaml", "overrides": ["model.model_path={previous}"]},
+        ],
+        "third": [{"config": "d.yaml", "overrides": ["model.model_path={previous}"]}],
+        "alone": [{"config": "d.yaml", "overrides": ["distillation.teacher={shared_2}"]}],
+    },
+}
+
+
+def test_the_runs_of_an_arm_are_those_that_its_network_comes_from():
+    plan = Experiment.model_validate(BRANCHED)
+    found = {arm: experiment.runs_of(plan, Path(), arm, 1) for arm in plan.arms}
+    assert {arm: [run.as_posix() for run in runs] for arm, runs in found.items()} == {
+        "first": ["shared/seed_1/step_1", "first/seed_1/step_1"],
+        "second": [
+            "shared/seed_1/step_1",
+            "shared/seed_1/step_2",
+            "second/seed_1/step_1",
+            "second/seed_1/step_2",
+        ],
+        "third": ["shared/seed_1/step_3", "third/seed_1/step_1"],
+        "alone": ["alone/seed_1/step_1"],
+    }
+
+
+def _run_with(folder: Path, config: str, *logs: str) -> Path:
+    (folder / ".hydra").mkdir(parents=True)
+    (folder / ".hydra/config.yaml").write_text(config)
+    for number, log in enumerate(logs):
+        (folder / log / "metrics").mkdir(parents=True)
+        (folder / log / "metrics/train_metrics.csv").write_text(f"epoch,loss\n0,{number}\n1,0.5\n")
+    return folder
+
+
+STAGES = "distillation: {batch_size: 8, stages: %s}"
+
+
+@pytest.mark.parametrize(
+    "stages",
+    ["{a: {steps_per_epoch: 3}, b: {steps_per_epoch: 2}}", "[{steps_per_epoch: 3}, {steps_per_epoch: 2}]"],
+)
+def test_the_stages_of_a_distillation_are_trainings(tmp_path, stages):
+    run = _run_with(tmp_path, STAGES % stages, "distillation/stage_1/logs", "distillation/stage_2/logs")
+    found = experiment.trainings_of(run)
+    assert [(part.batch, part.images, part.rows[0]["loss"]) for part in found] == [(8, 24, "0"), (8, 16, "1")]
+
+
+def test_a_run_may_train_or_not(tmp_path):
+    text = "training: {batch_size: 8, steps_per_epoch: 5}"
+    [found] = experiment.trainings_of(_run_with(tmp_path / "a", text, "logs"))
+    assert (found.images, len(found.rows)) == (40, 2)
+    assert experiment.trainings_of(_run_with(tmp_path / "b", text)) == []
+
+
+@pytest.mark.parametrize(
+    ("config", "log"),
+    [
+        ("training: {batch_size: 8, steps_per_epoch: null}", "logs"),
+        (STAGES % "[{epochs: 2}]", "distillation/stage_1/logs"),
+    ],
+)
+def test_images_that_cannot_be_counted_are_refused(tmp_path, config, log):
+    with pytest.raises(ConfigError, match="steps_per_epoch must be set"):
+        experiment.trainings_of(_run_with(tmp_path, config, log))
+
+
 def test_the_model_of_a_run_is_what_it_made_last(tmp_path):
     for name in ("saved_models/best_model", "distilled_models/best_model", "saved_models/adapted_model"):
         made = tmp_path / f"{name}.keras"

@@ -24,6 +24,7 @@ from src.training.validation import embed_samples, routes_of
 
 SHAPE = (4, 4, 3)
 LABELS = np.array([0, 0, 1, 1, 2, 2], np.int32)
+MODALITIES = ["visible"] * 6
 RANDOM = np.random.default_rng(0)
 IMAGES = RANDOM.normal(size=(6, *SHAPE)).astype(np.float32)
 
@@ -43,16 +44,26 @@ def unit(vectors):
 def test_prototypes_are_mean_directions():
     vectors = unit(RANDOM.normal(size=(6, 5)).astype(np.float32))
     expected = [vectors[label == LABELS].mean(axis=0) for label in range(3)]
-    np.testing.assert_allclose(prototypes_of(vectors, LABELS), unit(np.stack(expected)), rtol=1e-5)
+    np.testing.assert_allclose(
+        prototypes_of(vectors, LABELS, MODALITIES), unit(np.stack(expected)), rtol=1e-5
+    )
+
+
+def test_a_person_is_between_the_modalities_however_many_images_each_has():
+    vectors = unit(np.array([[1, 0], [1, 0], [1, 0], [0, 1], [1, 1]], np.float32))
+    modalities = ["visible", "visible", "visible", "thermal", "thermal"]
+    found = prototypes_of(vectors, np.array([0, 0, 0, 0, 1]), modalities)
+    np.testing.assert_allclose(found, unit(np.array([[1, 1], [1, 1]], np.float32)), rtol=1e-6)
 
 
 def test_margins_tell_images_that_look_like_others():
     vectors = unit(np.array([[1, 0.1], [1, 0.1], [0.1, 1], [1, 0.3]], np.float32))
-    labels = np.array([0, 0, 1, 1])
-    prototypes = prototypes_of(vectors, labels)
+    labels, modalities = np.array([0, 0, 1, 1]), ["visible"] * 4
+    prototypes = prototypes_of(vectors, labels, modalities)
     expected = [v @ prototypes[own] - v @ prototypes[1 - own] for v, own in zip(vectors, labels, strict=True)]
-    np.testing.assert_allclose(margins_of(vectors, labels), expected, rtol=1e-5)
-    assert margins_of(vectors, labels).argmin() == 3
+    margins = margins_of(vectors, labels, modalities)
+    np.testing.assert_allclose(margins, expected, rtol=1e-5)
+    assert margins.argmin() == 3
 
 
 def test_the_cosines_of_several_teachers_are_averaged():
@@ -66,7 +77,7 @@ def test_the_cosines_of_several_teachers_are_averaged():
 def test_a_cache_tells_what_the_teachers_see():
     networks = [network(5), network(3, seed=1)]
     table = np.asarray(joined([model(IMAGES) for model in networks]))
-    prototypes = prototypes_of(table, LABELS)
+    prototypes = prototypes_of(table, LABELS, MODALITIES)
     index = np.array([4, 0, 5], np.int32)
     cached = cached_teacher(table, prototypes).gives(None, index)
     seen = seeing_teacher(networks, prototypes).gives(IMAGES[index], index)
@@ -81,7 +92,7 @@ def test_images_of_each_modality_go_through_their_own_input():
     inputs = {name: keras.Input(SHAPE, name=name) for name in parts}
     two = keras.Model(inputs, {name: part(inputs[name]) for name, part in parts.items()})
     batch = {"visible": IMAGES[:2], "thermal": IMAGES[2:]}
-    prototypes = prototypes_of(unit(np.asarray(parts["visible"](IMAGES))), LABELS)
+    prototypes = prototypes_of(unit(np.asarray(parts["visible"](IMAGES))), LABELS, MODALITIES)
     told = seeing_teacher([two], prototypes).gives(batch, None)["teacher_embedding"]
     expected = np.concatenate([parts["visible"](batch["visible"]), parts["thermal"](batch["thermal"])])
     np.testing.assert_allclose(told, unit(expected), atol=1e-6)
@@ -134,8 +145,8 @@ def test_a_compiled_step_asks_its_teacher_and_leaves_it_alone(kind):
     student, taught = network(5, identities=3), network(7, seed=1)
     table = np.asarray(joined([taught(IMAGES)]))
     teacher = {
-        "cached": lambda: cached_teacher(table, prototypes_of(table, LABELS)),
-        "seeing": lambda: seeing_teacher([taught], prototypes_of(table, LABELS)),
+        "cached": lambda: cached_teacher(table, prototypes_of(table, LABELS, MODALITIES)),
+        "seeing": lambda: seeing_teacher([taught], prototypes_of(table, LABELS, MODALITIES)),
         "following": lambda: following_teacher(student, 0.9),
     }[kind]()
     names = ["logit_distillation", "relational_distillation", "focal_ranking"]
@@ -189,7 +200,7 @@ def test_every_weight_of_a_student_gets_a_gradient_within_three_steps(name, numb
     optimizer = _Watching(0.01)
     step = make_training_step(
         student, optimizer, losses_of(asked), compiled=False, by_modality=True,
-        teacher=cached_teacher(table, prototypes_of(table, labels)),
+        teacher=cached_teacher(table, prototypes_of(table, labels, ["visible"] * 8)),
     )  # fmt: skip
     for _ in range(3):
         step(images, labels, np.arange(8, dtype=np.int32))
