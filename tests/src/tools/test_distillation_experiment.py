@@ -129,7 +129,9 @@ def _main(tmp_path, monkeypatch, *options):
         page.write_text(f"before\n{tool._BEGIN}\nold\n<!-- end of the table -->\nafter\n")
     monkeypatch.setattr(tool, "_PAGE", page)
     monkeypatch.setattr(tool, "_PROJECT", tmp_path)
-    monkeypatch.setattr(_sizes, "_export", lambda section, path: (path.parent.mkdir(parents=True), _graph(path)))
+    monkeypatch.setattr(
+        _sizes, "_export", lambda section, path: (path.parent.mkdir(parents=True), _graph(path))
+    )
     command = [str(tmp_path / "plan.yaml"), "--folder", str(tmp_path / "out"), "--jobs", "1", *options]
     return tool.main(command), page.read_text()
 
