@@ -782,7 +782,7 @@ class Distillation(Strict):
         )
 
 
-Clustering = Annotated[Component, _checked(partial(CLUSTERING.check, given=("distances", "images")))]
+Clustering = Annotated[Component, _checked(partial(CLUSTERING.check, given=("distances",)))]
 Schedule = Annotated[Component, _checked(build_schedule)]
 
 
@@ -793,7 +793,7 @@ class Adaptation(Strict):
     """What to adapt to, with the keys of `dataset`, for this and all later services; `dataset` where it is not set."""
     optimizer: Optimizer
     """Any Keras optimizer: `Adam`, or `Adam: {learning_rate: 0.00035}`."""
-    rounds: PositiveInt = 50
+    rounds: Annotated[int, Field(ge=0)] = 50
     """Number of rounds; the model of the last one is kept, since nothing says which is the best."""
     steps_per_round: PositiveInt = 200
     """Batches in a round."""
@@ -821,6 +821,8 @@ class Adaptation(Strict):
     """Weight of the loss between an image and the clusters of the other modality."""
     camera_proxies: bool = False
     """Remember each camera's images of a cluster by themselves."""
+    target_statistics: bool = False
+    """Start with the target's statistics in all batch norms (AdaBN); with `rounds: 0` that is all that is done."""
     mean_teacher: Fraction | None = None
     """Share by which a moving average of the weights keeps its own at each step: it is clustered with, and kept."""
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
@@ -831,7 +833,7 @@ class Adaptation(Strict):
     """Go on with an interrupted adaptation: its `adaptation/last_round.npz`."""
 
     @model_validator(mode="after")
-    def _batch_is_p_by_k(self) -> "Adaptation":
+    def _fits_together(self) -> "Adaptation":
         if self.batch_size % self.images_per_identity or self.batch_size == self.images_per_identity:
             raise ValueError(
                 f"batch_size must be a multiple of images_per_identity (P x K) with 2 clusters or more, received "
@@ -839,6 +841,10 @@ class Adaptation(Strict):
             )
         if self.k2 > self.k1:
             raise ValueError(f"k2 must be at most k1, received {self.k2} and {self.k1}")
+        if not self.rounds and not self.target_statistics:
+            raise ValueError(
+                "rounds must be 1 or more, received 0, with which nothing is learned; 0 takes target_statistics: True"
+            )
         return self
 
 

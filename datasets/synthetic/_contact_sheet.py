@@ -16,7 +16,7 @@ def contact_sheet(preset: str, path: Path, seed: int = 0, identities: int = 6, v
     Args:
         preset: A name in `PRESETS`.
         path: The PNG to write.
-        seed: The population.
+        seed: Another seed gives other people.
         identities: Number of rows.
         views: Number of images in a row, spread over the cameras.
 

@@ -23,6 +23,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from common.config import ConfigError, suggest
 from common.images import encoded
 from common.run import python_environment, usable_cores
+from datasets.synthetic._random import rng_of
 from datasets.synthetic._render import render
 from datasets.synthetic.camera import Camera, make_camera, random_pose
 from datasets.synthetic.identity import make_identity
@@ -48,7 +49,7 @@ def generate(
         preset: A name in `PRESETS`.
         root: The folder to make. It may exist when it is empty or holds this very data set.
         layout: A name in `LAYOUTS`.
-        seed: The population: another seed gives other people, cameras and images.
+        seed: Another seed gives other people, cameras and images.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -116,18 +117,15 @@ def shots(preset: Preset) -> Iterator[Shot]:
 def render_shot(preset: Preset, seed: int, shot: Shot) -> np.ndarray:
     """Render one image of a data set, (H, W, 3) or (H, W, 1) uint8; no other image is needed for it."""
     camera = _camera(preset, seed, shot.camera)
-    who = make_identity(seed, shot.identity)
+    who = make_identity(seed, shot.identity, preset.population)
     if preset.track == 1:
-        return render(who, camera, _rng(seed, 4, shot.identity, shot.camera, shot.frame))
+        return render(who, camera, rng_of(preset.population, seed, 4, shot.identity, shot.camera, shot.frame))
     # Sensors of one scene hang side by side and see one walk; light, optics and noise are each sensor's own.
     mount = next(number for number, (_, scene) in enumerate(preset.cameras, 1) if scene == shot.scene)
-    walk = random_pose(_camera(preset, seed, mount), _rng(seed, 5, shot.identity, shot.scene, shot.track))
-    rng = _rng(seed, 6, shot.identity, shot.camera, shot.track)
+    start = rng_of(preset.population, seed, 5, shot.identity, shot.scene, shot.track)
+    walk = random_pose(_camera(preset, seed, mount), start)
+    rng = rng_of(preset.population, seed, 6, shot.identity, shot.camera, shot.track)
     return render(who, camera, rng, walk.after(shot.frame))
-
-
-def _rng(*key: int) -> np.random.Generator:
-    return np.random.default_rng(np.random.SeedSequence(key))
 
 
 @cache
@@ -138,7 +136,7 @@ def _camera(preset: Preset, seed: int, number: int) -> Camera:
 @cache
 def _parties(first: int, people: int, scene: int, track: int) -> list[int]:
     """Return the party, from 1, of each person of a split, in which they are seen on one walk."""
-    places = _rng(7, first, scene, track).permutation(people)
+    places = rng_of(0, 7, first, scene, track).permutation(people)
     return [1 + int(place) // _PARTY for place in places]
 
 
@@ -150,12 +148,15 @@ def _scattered(identity: int, camera: int, index: int) -> int:
 def _manifest(preset: str, layout: str, seed: int) -> dict[str, Any]:
     """Return the contents of `synthetic.json`, which describe the folder's bytes completely."""
     settings = PRESETS[preset]
+    # Left out where it is 0: nobody has to make those data sets anew because there is another population.
+    population = {"population": settings.population} if settings.population else {}
     recipe = {
         "generator": VERSION,
         "preset": preset,
         "seed": seed,
         "layout": layout,
-        "settings": asdict(settings),
+        "settings": {key: value for key, value in asdict(settings).items() if key != "population"},
+        **population,
     }
     if settings.track > 1:
         recipe["parties"] = _PARTY
@@ -174,6 +175,7 @@ def _manifest(preset: str, layout: str, seed: int) -> dict[str, Any]:
         "preset": preset,
         "seed": seed,
         "layout": layout,
+        **population,
         **note,
         "cameras": cameras,
         "scenes": scenes,
@@ -200,23 +202,25 @@ def _is_there(root: Path, wanted: dict[str, Any]) -> bool:
         )
     try:
         found_manifest = json.loads(manifest.read_text(encoding="utf-8"))
-        there = {key: found_manifest.get(key) for key in ("preset", "seed", "layout", "generator")}
+        there = _told(found_manifest)
         same = found_manifest.get("content_key") == wanted["content_key"]
     except (json.JSONDecodeError, UnicodeDecodeError, AttributeError) as error:
         raise ConfigError(
             f"'{manifest}' is not a description of synthetic people; remove '{root}'"
         ) from error
     if not same:
-        asked = {key: wanted[key] for key in there}
         raise ConfigError(
-            f"'{root}' holds other synthetic people: {_spell(there)}; asked for {_spell(asked)}. "
+            f"'{root}' holds other synthetic people: {there}; asked for {_told(wanted)}. "
             "Remove that folder or choose another one"
         )
     return True
 
 
-def _spell(settings: dict[str, Any]) -> str:
-    return ", ".join(f"{key} {value}" for key, value in settings.items())
+def _told(manifest: dict[str, Any]) -> str:
+    """What tells the contents of a folder from those of another."""
+    known = {key: manifest.get(key) for key in ("preset", "seed", "layout", "generator")}
+    known["population"] = manifest.get("population", 0)
+    return ", ".join(f"{key} {value}" for key, value in known.items())
 
 
 def _write(root: Path, preset: str, layout: str, seed: int, progress: bool) -> None:

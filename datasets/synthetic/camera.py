@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.synthetic._random import rng_of
 from datasets.synthetic.presets import Modality, Preset
 
 
@@ -70,8 +71,8 @@ class Pose(NamedTuple):
 def make_camera(preset: Preset, seed: int, number: int) -> Camera:
     """Return camera `number` (from 1) of a preset; cameras of one scene share its walls and weather."""
     modality, scene = preset.cameras[number - 1]
-    place = np.random.default_rng(np.random.SeedSequence([seed, 2, scene]))
-    rng = np.random.default_rng(np.random.SeedSequence([seed, 3, number]))
+    place = rng_of(preset.population, seed, 2, scene)
+    rng = rng_of(preset.population, seed, 3, number)
     lighting = preset.lighting
     balance = np.exp(lighting * rng.normal(0, 0.13, 3))
     crosstalk = np.eye(3) + lighting * rng.normal(0, 0.05, (3, 3))

@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from datasets.synthetic._random import rng_of
+
 # Albedo in display-encoded RGB, and how often it is worn: most people dress in black, grey and blue, so that
 # colour alone separates few of them.
 _CLOTH = (
@@ -140,9 +142,9 @@ def _garment(rng: np.random.Generator, kinds: dict[str, float], insulation: floa
 
 
 @lru_cache(maxsize=256)  # a fifth of the time of an image, and the next image shows the same person
-def make_identity(seed: int, number: int) -> Identity:
-    """Return person `number` of the population `seed`; the same arguments always give the same person."""
-    return random_identity(np.random.default_rng(np.random.SeedSequence([seed, 1, number])))
+def make_identity(seed: int, number: int, population: int = 0) -> Identity:
+    """Return person `number` of a population; the same arguments always give the same person."""
+    return random_identity(rng_of(population, seed, 1, number))
 
 
 def random_identity(rng: np.random.Generator) -> Identity:

@@ -1,4 +1,4 @@
-"""The populations that can be generated, by name."""
+"""The data sets that can be generated, by name."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -33,6 +33,8 @@ class Preset:
     width: int = 128
     track: int = 1
     """Frames of one walk; when above 1, cameras of one scene see the same walk at the same time."""
+    population: int = 0
+    """With one seed, person, place and camera of a number are the same in all presets of a population."""
 
 
 _SIX_CAMERAS: tuple[tuple[Modality, int], ...] = (
@@ -84,5 +86,6 @@ PRESETS: dict[str, Preset] = {
         height=128,
         width=64,
         track=4,
+        population=1,  # a second domain: nobody whom `bench` trains on may be tested on here
     ),
 }

@@ -3,12 +3,13 @@
 import numpy as np
 
 
-def by_size(labels: np.ndarray, images: np.ndarray | None = None) -> np.ndarray:
-    """Number clusters (N,) from 0 on by images, most first and of equals the one with the first point; -1 stays."""
+def by_size(labels: np.ndarray) -> np.ndarray:
+    """Number clusters (N,) from 0 on, the largest first and of equals the one with the first point; -1 stays."""
     labels = np.asarray(labels)
     clustered = labels >= 0
-    names, first, inverse = np.unique(labels[clustered], return_index=True, return_inverse=True)
-    sizes = np.bincount(inverse, None if images is None else images[clustered], len(names))
+    names, first, inverse, sizes = np.unique(
+        labels[clustered], return_index=True, return_inverse=True, return_counts=True
+    )
     number = np.empty(len(names), np.int64)
     number[np.lexsort((first, -sizes))] = np.arange(len(names))
     result = np.full(len(labels), -1, np.int64)
@@ -16,10 +17,10 @@ def by_size(labels: np.ndarray, images: np.ndarray | None = None) -> np.ndarray:
     return result
 
 
-def without_small(labels: np.ndarray, images: np.ndarray | None, least: int) -> np.ndarray:
-    """Number clusters as `by_size` does; those of fewer than `least` images become -1."""
-    labels = by_size(labels, images)
+def without_small(labels: np.ndarray, least: int) -> np.ndarray:
+    """Number clusters as `by_size` does; those of fewer than `least` points become -1."""
+    labels = by_size(labels)
     clustered = labels >= 0
-    sizes = np.bincount(labels[clustered], None if images is None else images[clustered])
+    sizes = np.bincount(labels[clustered])
     labels[clustered] = np.where(sizes[labels[clustered]] < least, -1, labels[clustered])
     return labels

@@ -1,8 +1,8 @@
 """Clustering by its name in the YAML: sparse distances, as `jaccard_distance` returns them, to clusters.
 
-Each takes the distances of N points and, if points stand for several images (a track), the number of images of each.
-Each returns the cluster of every point, integers (N,) from 0 on, the largest first; -1 is noise. Only `agglomerative`
-makes an array of all pairs, among points that hang together.
+Each takes the distances of N points, tracks or single images, and returns the cluster of every point, integers (N,)
+from 0 on, the largest first; -1 is noise. Only `agglomerative` makes an array of all pairs, among points that hang
+together.
 """
 
 import numpy as np
@@ -22,27 +22,25 @@ _LINKED_AT_ONCE = 20_000  # points: 3.2 GB of distances
 
 def dbscan(
     distances: scipy.sparse.csr_array,
-    images: np.ndarray | None = None,
     eps: float | None = 0.6,
     min_samples: int = 4,
 ) -> np.ndarray:
-    """DBSCAN: points with `min_samples` images within `eps`, and what they reach; None takes `eps_from_pairs`."""
-    eps = eps_from_pairs(distances) if eps is None else eps
+    """DBSCAN: points with `min_samples` points within `eps`, themselves included, and what they reach.
+
+    An `eps` of None is that of `eps_from_pairs` with 5 x `min_samples` pairs a point: 20 by default, as in Market-1501.
+    """
+    eps = eps_from_pairs(distances, 5 * min_samples) if eps is None else eps
     _check("eps", eps, min_samples)
     found = DBSCAN(eps=eps, min_samples=min_samples, metric="precomputed")
-    return by_size(found.fit(_up_to(distances, eps), sample_weight=images).labels_, images)
+    return by_size(found.fit(_up_to(distances, eps)).labels_)
 
 
 def hdbscan(
     distances: scipy.sparse.csr_array,
-    images: np.ndarray | None = None,
     min_cluster_size: int = 4,
     min_samples: int = 4,
 ) -> np.ndarray:
-    """HDBSCAN: the clusters that last longest over all eps.
-
-    `min_samples` and `min_cluster_size` count points; a point of `min_cluster_size` images is a cluster at least.
-    """
+    """HDBSCAN: the clusters that last longest over all eps."""
     n = distances.shape[0]
     if min_cluster_size < 2 or not 1 <= min_samples <= n:
         raise ValueError(
@@ -53,21 +51,17 @@ def hdbscan(
         min_cluster_size=min_cluster_size, min_samples=min_samples, metric="precomputed", copy=False
     )
     labels = found.fit(_connected(distances, min_samples)).labels_.astype(np.int64)
-    if images is not None:
-        alone = np.flatnonzero((labels < 0) & (images >= min_cluster_size))
-        labels[alone] = labels.max() + 1 + np.arange(len(alone))
     # Points that only a distance of 1 connects with a cluster are counted to it, too.
     parts, part = connected_components(_up_to(distances, _BELOW_1), directed=False)
-    return without_small(np.where(labels < 0, -1, labels * parts + part), images, min_cluster_size)
+    return without_small(np.where(labels < 0, -1, labels * parts + part), min_cluster_size)
 
 
 def agglomerative(
     distances: scipy.sparse.csr_array,
-    images: np.ndarray | None = None,
     threshold: float = 0.8,
     min_samples: int = 4,
 ) -> np.ndarray:
-    """Average linkage up to a mean distance of `threshold`; clusters of fewer than `min_samples` images are noise."""
+    """Average linkage up to a mean distance of `threshold`; clusters of fewer than `min_samples` points are noise."""
     _check("threshold", threshold, min_samples)
     # Clusters that are closer than the threshold on average have a pair that is.
     components, part = connected_components(_up_to(distances, threshold), directed=False)
@@ -76,12 +70,11 @@ def agglomerative(
     for members in np.split(order, np.cumsum(np.bincount(part, minlength=components))[:-1]):
         labels[members] = clusters + _average_linkage(distances, members, threshold)
         clusters = labels[members].max() + 1
-    return without_small(labels, images, min_samples)
+    return without_small(labels, min_samples)
 
 
 def infomap(
     distances: scipy.sparse.csr_array,
-    images: np.ndarray | None = None,
     eps: float = 0.5,
     neighbours: int = 15,
     min_samples: int = 4,
@@ -89,7 +82,7 @@ def infomap(
     """The map equation on the graph of each point's nearest `neighbours` within `eps`, minimised by greedy moves.
 
     Rosvall and Bergstrom, "Maps of random walks on complex networks reveal community structure", PNAS 2008; without the
-    refinements and deeper levels of Infomap. Clusters of fewer than `min_samples` images are noise.
+    refinements and deeper levels of Infomap. Clusters of fewer than `min_samples` points are noise.
     """
     _check("eps", eps, min_samples)
     if neighbours < 1:
@@ -102,7 +95,7 @@ def infomap(
     rank = np.arange(len(rows)) - np.searchsorted(rows, rows)
     kept = (rank < neighbours) & (values < 1)
     graph = scipy.sparse.csr_array((1.0 - values[kept], (rows[kept], columns[kept])), near.shape)
-    return without_small(modules(graph.maximum(graph.T).tocsr()), images, min_samples)
+    return without_small(modules(graph.maximum(graph.T).tocsr()), min_samples)
 
 
 def _check(name: str, eps: float, min_samples: int) -> None:

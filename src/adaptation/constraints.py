@@ -75,7 +75,7 @@ def cannot_link(groups: np.ndarray, scenes: Sequence[Hashable | None]) -> np.nda
     return np.unique(np.stack(pairs.coords, axis=1), axis=0).astype(np.int64)
 
 
-def pool(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def pool(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Average the features of each group: the points to cluster, so that no group is ever divided.
 
     The images of a track are one another's nearest neighbours: as single points they would fill the neighbourhoods that
@@ -86,13 +86,13 @@ def pool(features: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarr
         groups: Group of each image (N,).
 
     Returns:
-        The groups that are there, ascending (G,), their L2-normalised mean of L2-normalised features, float32 (G, D),
-        and their numbers of images (G,).
+        The groups that are there, ascending (G,), and their L2-normalised mean of L2-normalised features, float32
+        (G, D).
     """
-    present, inverse, images = np.unique(groups, return_inverse=True, return_counts=True)
+    present, inverse = np.unique(groups, return_inverse=True)
     members = scipy.sparse.csr_array((np.ones(len(groups), np.float32), (inverse, np.arange(len(groups)))))
     means = members @ unit(np.asarray(features, np.float32))
-    return present, unit(means), images
+    return present, unit(means)
 
 
 def pairs_among(present: np.ndarray, pairs: np.ndarray) -> np.ndarray:
@@ -113,7 +113,6 @@ def separate(
     labels: np.ndarray,
     distances: scipy.sparse.csr_array,
     apart: np.ndarray,
-    images: np.ndarray | None = None,
     min_samples: int = 4,
 ) -> np.ndarray:
     """Divide the clusters that hold two points which cannot be linked.
@@ -126,8 +125,7 @@ def separate(
         labels: Cluster of each point (N,), -1 is noise.
         distances: (N, N), what is absent is 1; pairs that it does not hold are not joined.
         apart: Pairs of points that cannot be linked (P, 2).
-        images: Images of each point, 1 if not given.
-        min_samples: A part of fewer images becomes noise.
+        min_samples: A part of fewer points becomes noise.
 
     Returns:
         Cluster of each point (N,), the largest first; no two of a pair share one.
@@ -139,7 +137,7 @@ def separate(
         pairs = np.searchsorted(members, same[np.asarray(labels)[same[:, 0]] == cluster])
         parts = _joined(distances[members][:, members], pairs)
         result[members] = np.where(parts == 0, cluster, result.max() + parts)
-    return without_small(result, images, min_samples)
+    return without_small(result, min_samples)
 
 
 def _joined(distances: scipy.sparse.csr_array, apart: np.ndarray) -> np.ndarray:

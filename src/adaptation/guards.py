@@ -99,7 +99,7 @@ def check_clusters(labels: np.ndarray, method: str, what: str = "images") -> Non
     clusters, noise = len(np.unique(labels[labels >= 0])), int(np.count_nonzero(labels < 0))
     if not clusters:
         raise NothingToLearnError(
-            f"{method} took all {len(labels)} {what} for noise: raise its eps or threshold, lower the number of images "
+            f"{method} took all {len(labels)} {what} for noise: raise its eps or threshold, lower the number of points "
             "that make a cluster, or train longer on the source"
         )
     if clusters == 1:

@@ -19,7 +19,7 @@ def jaccard_distance(features: np.ndarray, k1: int = 30, k2: int = 6) -> scipy.s
     Encoding", CVPR 2017, equation 10, without the original distance), as Cluster Contrast has it: neighbours are
     weighted by exp(-squared Euclidean distance) of L2-normalised features, and a point is one of its own k1.
 
-    Exact up to 120,000 points; of more, the nearest neighbours are approximate (an inverted file). No N x N array is
+    Exact up to 200,000 points; of more, the nearest neighbours are approximate (an inverted file). No N x N array is
     made: memory grows with the pairs that share a neighbour.
 
     Args:

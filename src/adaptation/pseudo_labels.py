@@ -13,8 +13,8 @@ from src.adaptation.joint_distances import joint_distances
 from src.adaptation.matching import match_clusters, matching_cost, shared_people
 from src.adaptation.memory import ClusterMemory
 
-Cluster = Callable[[scipy.sparse.csr_array, np.ndarray], np.ndarray]
-"""(distances of N points, their numbers of images) -> clusters (N,), as `src.adaptation.clustering` has them."""
+Cluster = Callable[[scipy.sparse.csr_array], np.ndarray]
+"""Distances of N points to clusters (N,), as `src.adaptation.clustering` has them."""
 
 
 @dataclass(frozen=True)
@@ -37,18 +37,21 @@ class _Side:
     Attributes:
         present: Groups that are there, ascending (G,).
         means: Their features (G, D).
-        images: Their numbers of images (G,).
         groups: Group of each image (n,).
     """
 
     present: np.ndarray
     means: np.ndarray
-    images: np.ndarray
     groups: np.ndarray
 
     def of_images(self, values: np.ndarray) -> np.ndarray:
         """Values of the points (G,) as values of the images (n,)."""
         return values[np.searchsorted(self.present, self.groups)]
+
+    def of_groups(self, labels: np.ndarray, groups: np.ndarray) -> np.ndarray:
+        """Clusters of the points (G,) as clusters of any groups (M,); -1 where a group is not there."""
+        place = np.minimum(np.searchsorted(self.present, groups), len(self.present) - 1)
+        return np.where(self.present[place] == groups, labels[place], -1)
 
 
 def found_labels(
@@ -66,7 +69,8 @@ def found_labels(
 
     Where groups hold images of both modalities, these are clustered together, by the mean of the distances that either
     sees. An image takes the cluster in which its group is in the other modality, if it is there; else the one that is
-    matched with its own cluster.
+    matched with its own cluster. Clusters are not matched if a group of one is
+    apart from a group of the other.
 
     Args:
         features: (N, D).
@@ -77,7 +81,7 @@ def found_labels(
         method: How clusters are found, for messages.
         k1: See `jaccard_distance`; as many points must be there in each modality.
         k2: Likewise.
-        least: Images of a cluster that is left when another is divided for `apart`.
+        least: Points of a cluster that is left when another is divided for `apart`.
 
     Raises:
         NothingToLearnError: a modality has too few points, features that tell nothing apart, or no two clusters.
@@ -97,7 +101,7 @@ def found_labels(
     for name, side in sides.items():
         check_clusters(side.of_images(labels[name]), method, f"{name} images")
     result = PseudoLabels(np.full(len(groups), -1), np.full(len(groups), -1))
-    matched = {} if cluster is None else _matched(sides, labels)
+    matched = {} if cluster is None else _matched(sides, labels, apart)
     for name, side in sides.items():
         own = modalities == name
         result.own[own] = side.of_images(labels[name])
@@ -167,16 +171,13 @@ def _clustered(
     """Clusters of the points of each modality, numbered from 0 on in each."""
     present = [side.present for side in sides.values()]
     points = np.unique(np.concatenate(present))
-    images = np.zeros(len(points), int)
-    for side in sides.values():
-        images[np.searchsorted(points, side.present)] += side.images
     distances = [jaccard_distance(side.means, k1, k2) for side in sides.values()]
     joint = distances[0] if len(distances) == 1 else joint_distances(distances, present, points)
     try:
-        labels = cluster(joint, images)
+        labels = cluster(joint)
     except ValueError as error:
         raise NothingToLearnError(f"{method} cannot cluster {len(points)} points: {error}") from error
-    labels = separate(labels, joint, pairs_among(points, apart), images, least)
+    labels = separate(labels, joint, pairs_among(points, apart), least)
     return {
         name: _without_gaps(labels[np.searchsorted(points, side.present)]) for name, side in sides.items()
     }
@@ -188,14 +189,22 @@ def _without_gaps(labels: np.ndarray) -> np.ndarray:
     return np.where(labels >= 0, np.searchsorted(numbers, labels), -1)
 
 
-def _matched(sides: Mapping[str, _Side], labels: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _matched(
+    sides: Mapping[str, _Side], labels: Mapping[str, np.ndarray], apart: np.ndarray
+) -> dict[str, np.ndarray]:
     """Cluster of the other modality for each cluster, -1 for none; nothing where there is one modality."""
     if len(sides) < 2:
         return {}
     visible, thermal = (sides[name] for name in ("visible", "thermal"))
     shared = shared_people(labels["visible"], labels["thermal"], visible.present, thermal.present)
     looks = {name: ClusterMemory(sides[name].means, own).centroids for name, own in labels.items()}
-    of_visible, of_thermal = match_clusters(matching_cost(looks["visible"], looks["thermal"], shared))
+    cost = matching_cost(looks["visible"], looks["thermal"], shared)
+    # Clusters that hold two people who were seen together are not one person, however alike they look.
+    for one, other in (apart.T, apart.T[::-1]):
+        v, t = visible.of_groups(labels["visible"], one), thermal.of_groups(labels["thermal"], other)
+        seen = (v >= 0) & (t >= 0)
+        cost[v[seen], t[seen]] = np.inf
+    of_visible, of_thermal = match_clusters(cost)
     return {"visible": of_visible, "thermal": of_thermal}
 
 
@@ -203,8 +212,7 @@ def _across(
     side: _Side, labels: np.ndarray, other: _Side, others: np.ndarray, matched: np.ndarray | None
 ) -> np.ndarray:
     """Cluster of the other modality for each point (G,): that of its twin, else that which its own is matched with."""
-    place = np.minimum(np.searchsorted(other.present, side.present), len(other.present) - 1)
-    twin = np.where(other.present[place] == side.present, others[place], -1)
+    twin = other.of_groups(others, side.present)
     if matched is None:
         return twin
     return np.where(twin >= 0, twin, np.where(labels >= 0, matched[labels], -1))

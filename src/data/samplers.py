@@ -4,6 +4,7 @@ Across modalities, P identities x K visible and K thermal images (Ye et al. 2021
 Re-identification: A Survey and Outlook", section 4.4).
 """
 
+from collections.abc import Sequence
 from math import ceil
 
 import numpy as np
@@ -141,6 +142,38 @@ def cross_modal_batches(
     return batches.reshape(steps, 2 * p * k)
 
 
+def cluster_batches(
+    labels: np.ndarray, spread_over: Sequence[np.ndarray], p: int, k: int, steps: int, seed: int, epoch: int
+) -> np.ndarray:
+    """Draw batches of P clusters with K images each, in which all clusters come equally often, whatever their size.
+
+    As `RandomMultipleGallerySampler` in the code of Cluster Contrast (Dai et al., ACCV 2022): a cluster that took in
+    several people is not learned from more often for being large, and the K images of a cluster are spread over its
+    cameras and tracks. No cluster comes again before all have come, and no image before all of its cluster have.
+
+    Args:
+        labels: Cluster of each image, integers (N,), of P clusters or more.
+        spread_over: Tracks, cameras and the like of the images, integers (N,) each; the last counts most.
+        p: Clusters a batch.
+        k: Images of each cluster.
+        steps: Number of batches.
+        seed: With `epoch`, decides the draw; nothing else does.
+        epoch: Number of the draw.
+
+    Returns:
+        Indices into `labels`, int32 (steps, p * k); the K images of a cluster are neighbours.
+    """
+    random = np.random.default_rng([seed, epoch])
+    _, codes, counts = np.unique(labels, return_inverse=True, return_counts=True)
+    clusters = _groups(np.arange(len(counts)), steps, p, random)
+    batches = np.empty((steps, p, k), dtype=np.int32)
+    images = np.split(np.argsort(codes, kind="stable"), np.cumsum(counts)[:-1])
+    for cluster, own in enumerate(images):
+        places = clusters == cluster
+        batches[places] = _groups(own, int(places.sum()), k, random, spread_over)
+    return batches.reshape(steps, p * k)
+
+
 def _draws_per_identity(counts: np.ndarray, steps: int, p: int, random: np.random.Generator) -> np.ndarray:
     """Share steps * P draws in proportion to the images, at most one draw a batch: (identities,) integers."""
     share = np.zeros(len(counts))
@@ -175,12 +208,20 @@ def _choose_identities(draws: np.ndarray, steps_left: int, p: int, random: np.ra
     return random.permutation(np.argpartition(keys, -p)[-p:])
 
 
-def _groups(images: np.ndarray, number: int, k: int, random: np.random.Generator) -> np.ndarray:
+def _groups(
+    images: np.ndarray,
+    number: int,
+    k: int,
+    random: np.random.Generator,
+    spread_over: Sequence[np.ndarray] = (),
+) -> np.ndarray:
     """Return `number` groups of K images of one identity, (number, k)."""
     drawn = np.empty(number * k, dtype=np.int64)
     filled = 0
     while filled < len(drawn):
         deck = random.permutation(images)
+        for values in spread_over:  # all first images of a track, then all second ones, and so on
+            deck = deck[np.argsort(_occurrence(values[deck]), kind="stable")]
         group_so_far = drawn[filled - filled % k : filled]
         # A new deck begins with the images that the unfinished group does not hold yet.
         times = (deck[:, None] == group_so_far[None, :]).sum(axis=1)
@@ -188,3 +229,11 @@ def _groups(images: np.ndarray, number: int, k: int, random: np.random.Generator
         drawn[filled : filled + len(deck)] = deck
         filled += len(deck)
     return drawn.reshape(number, k)
+
+
+def _occurrence(values: np.ndarray) -> np.ndarray:
+    """Return how many equal values stand before each, (N,)."""
+    order = np.argsort(values, kind="stable")
+    result = np.empty(len(values), np.int64)
+    result[order] = np.arange(len(values)) - np.searchsorted(values[order], values[order])
+    return result

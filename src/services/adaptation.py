@@ -9,19 +9,21 @@ CVPR 2023). Where clusters cannot be learned from, the model is left as it was w
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
 
 from common.artifacts import Model, Report
 from common.config import ConfigError
-from common.layers.start_statistics import start_statistics
+from common.layers.start_statistics import average_statistics
 from common.run import Run, progress, require_free_space
 from common.runtime.keras_file import load_network
 from src.adaptation.guards import NothingToLearnError, check_images
 from src.adaptation.pseudo_labels import PseudoLabels
-from src.data.pipeline import View, load_images
+from src.data.pipeline import View
 from src.data.preprocessing import Preprocessing
 from src.data.selection import Data, data_set_name, preprocessing_for, preprocessing_of
 from src.models._build import build_backbone
@@ -48,9 +50,10 @@ from src.training.optimizer import optimizer_of
 
 _LOGGER = logging.getLogger(__name__)
 _MODEL = "adapted_model.keras"
-_FIRST_IMAGES = 32
-# Of the weights: two networks and two slots of the optimizer in a file and in one being written, the model and a copy.
-_COPIES = 2 * 4 + 2
+_LAST_ROUND = "last_round.npz"
+_STATISTICS_BATCHES = 16  # of 64 images of each modality
+# Of the weights: three networks and two slots of the optimizer in a file and in one being written; the model, its copy.
+_COPIES = 2 * 5 + 2
 
 
 @dataclass(frozen=True)
@@ -100,7 +103,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     if section.pseudo_labels is not None:
         given_by(section.pseudo_labels, target, section.cross_modal_weight)
     if section.resume_from is not None:
-        read_round(section.resume_from, target.samples)
+        read_round(section.resume_from, target.samples, section)
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Report, Model]:
@@ -125,16 +128,14 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
         run.make("adaptation"),
         run.seed,
     )
-    # Pretrained weights come with the statistics of millions of images; only the neck is new then.
-    new = "bnneck" if config.model.pretrained else ""
-    done = _start(work, new_statistics=new if model is None else None)
     _LOGGER.info(
         "adapting %s to %s, %d by tracks and moments", network.name,
         " and ".join(f"{len(side.places)} {name} images" for name, side in work.sides.items()),
         len(np.unique(target.groups)),
     )  # fmt: skip
-    done, failure = _rounds(work, done)
-    sentences = [_sentence(section, target, done, data_set_name(config))]
+    missing = _missing_modality(model, network, target)
+    done, failure = _rounds(work, _statistics_to_set(config, model))
+    sentences = [_sentence(section, target, done, data_set_name(config)), *missing]
     if failure is not None:
         if model is None and done.rounds == 0:
             raise ConfigError(f"adaptation: {failure}")
@@ -195,48 +196,80 @@ def _views(config: Config, target: Target, preprocessing: Mapping[str, Preproces
     return views
 
 
-def _start(work: _Work, new_statistics: str | None) -> Done:
-    """Bring the learner to where it goes on.
+def _statistics_to_set(config: Config, model: Model | None) -> str | None:
+    """What the names of the batch norms that take their statistics from the target have in them; None for no one's."""
+    if _section(config).target_statistics:
+        return ""
+    if model is not None:
+        return None
+    # Pretrained weights come with the statistics of millions of images; only the neck is new then.
+    return "bnneck" if config.model.pretrained else ""
+
+
+def _missing_modality(model: Model | None, network: keras.Model, target: Target) -> list[str]:
+    """Warn where a network with one input for both modalities adapts to one of them, and return the warning.
+
+    Models say what they were trained on since `trained_on` has `modalities`; of others nothing is known.
+    """
+    known = () if model is None else model.trained_on.get("modalities", ())
+    missing = [name for name in known if name not in target.names]
+    if not missing or has_two_stems(network):
+        return []
+    sentence = (
+        f"The model was trained on {' and '.join(known)} images, and the target has no {' and '.join(missing)} ones: "
+        "what it learns need not hold across the two: add the missing images, or score across modalities before use."
+    )
+    _LOGGER.warning(sentence)
+    return [sentence]
+
+
+def _set_statistics(work: _Work, names: str) -> None:
+    """Give the batch norms whose names have `names` in them the statistics of some images, as they are, unaugmented."""
+    learner = work.learner
+
+    def batch_of(images: Sequence[np.ndarray]) -> Any:
+        whole = has_two_stems(learner.trained)
+        return dict(zip(work.sides, images, strict=True)) if whole else np.concatenate(images)
+
+    batches = zip(*(side.batches() for side in work.sides.values()), strict=False)
+    average_statistics(learner.trained, map(batch_of, islice(batches, _STATISTICS_BATCHES)), names)
+    learner.joined.set_weights(learner.trained.get_weights())
+
+
+def _rounds(work: _Work, new_statistics: str | None) -> tuple[Done, NothingToLearnError | None]:
+    """Cluster and learn until all rounds are done, or until a guard stops them.
+
+    Then the weights are again those with which clusters were last found, or those of the start.
 
     Args:
         work: Changed in place.
-        new_statistics: What the names of the batch norms without statistics have in them; None where all have theirs.
+        new_statistics: As of `_statistics_to_set`.
     """
-    path, learner = work.section.resume_from, work.learner
-    if path is not None:
-        done = read_round(path, work.target.samples)
-        restore_round(path, learner)
-        _LOGGER.info("going on after round %d of %d", done.rounds, work.section.rounds)
-        return done
-    if new_statistics is not None:
-        images = {
-            name: load_images(side.samples[:_FIRST_IMAGES], side.preprocessing)
-            for name, side in work.sides.items()
-        }
-        given = images if has_two_stems(learner.trained) else np.concatenate(list(images.values()))
-        start_statistics(learner.trained, given, new_statistics)
-        learner.joined.set_weights(learner.trained.get_weights())
-    return Done()
-
-
-def _rounds(work: _Work, done: Done) -> tuple[Done, NothingToLearnError | None]:
-    """Cluster and learn until all rounds are done, or until a guard stops them.
-
-    Then the weights are again those with which clusters were last found.
-    """
-    learner = work.learner
-    kept = done, learner.joined.get_weights()
+    section, learner, resumed = work.section, work.learner, work.section.resume_from
+    done, kept = Done(), (Done(), learner.joined.get_weights())
     try:
         check_images(work.target.modalities.tolist(), _expected(learner.network, work.target), least=2)
-        while done.rounds < work.section.rounds:
+        if resumed is not None:
+            done, before = read_round(resumed, work.target.samples, section)
+            kept = before, restore_round(resumed, learner)
+            _LOGGER.info("going on after round %d of %d", done.rounds, section.rounds)
+        elif new_statistics is not None:
+            _set_statistics(work, new_statistics)
+        while done.rounds < section.rounds:
             features = features_of(work.sides, learner.routes, f"{_title(work, done)}: features")
-            labels = labels_of(work.section, work.target, features)
-            kept = done, learner.joined.get_weights()
+            labels = labels_of(section, work.target, features)
+            if done.rounds:  # before, the start is kept, with its own statistics
+                kept = done, learner.joined.get_weights()
             done = _learned(work, done, features, labels)
             write_labels(labels_file(work.folder, done.rounds), work.target, labels)
-            save_round(work.folder / "last_round.npz", learner, done, work.target.samples)
+            save_round(work.folder / _LAST_ROUND, learner, done, kept, work.target.samples, section)
             save_checkpoint(learner.network, work.model_path)
     except NothingToLearnError as error:
+        if (
+            kept[0].rounds < done.rounds
+        ):  # nobody can be found with what the last round made: it is taken back
+            labels_file(work.folder, done.rounds).unlink(missing_ok=True)
+            (work.folder / _LAST_ROUND).unlink(missing_ok=True)
         done, weights = kept
         learner.go_back(weights)
         return done, error
@@ -259,8 +292,8 @@ def _learned(work: _Work, done: Done, features: np.ndarray, labels: PseudoLabels
     memories = memories_of(features, labels.own, target.modalities, target.cameras, section)
     steps = section.steps_per_round
     batches = batches_of(
-        work.sides, work.views, labels.own, section.batch_size, section.images_per_identity, steps,
-        work.seed, done.rounds * steps,
+        work.sides, work.views, labels.own, (target.groups, target.cameras), section.batch_size,
+        section.images_per_identity, steps, work.seed, done.rounds * steps,
     )  # fmt: skip
     with progress(f"{_title(work, done)}: learning", steps, "batches") as advance:
         losses = learn(learner, batches, labels, memories, advance)
@@ -278,15 +311,19 @@ def _learned(work: _Work, done: Done, features: np.ndarray, labels: PseudoLabels
 
 def _sentence(section: Adaptation, target: Target, done: Done, name: str) -> str:
     how = "labels of a file" if section.pseudo_labels is not None else clustering_of(section)[1]
+    statistics = ""
+    if section.target_statistics and (done.rounds or not section.rounds):
+        statistics = " Its batch norms started with the statistics of these images."
     return (
         f"{done.rounds} rounds of {section.steps_per_round} batches on {len(target.samples)} images of {name} without "
         f"their labels: {how}. The model of the last round is kept. `across`: images whose person has a cluster in the "
-        "other modality. `agreement`: adjusted Rand index with the round before."
+        f"other modality. `agreement`: adjusted Rand index with the round before.{statistics}"
     )
 
 
 def _saved(work: _Work, model: Model | None, preprocessing: Preprocessing, done: Done, name: str) -> Model:
-    network, before = work.learner.network, {} if model is None else model.trained_on
+    network, target = work.learner.network, work.target
+    before = {"modalities": [*target.names]} if model is None else model.trained_on
     save_checkpoint(network, work.model_path)
     saved = Model(
         files={"keras": work.model_path},
@@ -298,7 +335,7 @@ def _saved(work: _Work, model: Model | None, preprocessing: Preprocessing, done:
             "model_name": network.name,
             **before,
             "adapted_to": name,
-            "adapted_images": len(work.target.samples),
+            "adapted_images": len(target.samples),
             "adaptation_rounds": done.rounds,
         },
         source=model,

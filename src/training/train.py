@@ -106,6 +106,7 @@ def trained_model(
             "dataset_arguments": reader_arguments(config),
             "identities": len({sample.identity for sample in data.training}),
             "images": len(data.training),
+            "modalities": sorted({sample.modality for sample in data.training}),
             "model_name": network.name,
         },
         made_by=made_by,

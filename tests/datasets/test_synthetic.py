@@ -117,6 +117,23 @@ def test_a_folder_of_another_generator_version_is_refused(small, tmp_path, monke
         generate("tiny", root, progress=False)
 
 
+def test_folders_of_population_0_stay_valid():
+    """They are described as they were before there was another, so that nobody has to make them anew."""
+    assert _generate._manifest("bench", "market1501", 0)["content_key"] == "91937d94f620ac48"
+
+
+def test_a_folder_of_another_population_is_refused(small, tmp_path, monkeypatch):
+    root = generate("tiny", tmp_path / "tiny", progress=False)
+    assert "population" not in json.loads((root / "synthetic.json").read_text())
+    monkeypatch.setitem(PRESETS, "tiny", replace(SMALL, population=1))
+    with pytest.raises(ConfigError, match="generator 2, population 0; asked for .*population 1.*Remove"):
+        generate("tiny", root, progress=False)
+    other = generate("tiny", tmp_path / "other", progress=False)
+    assert json.loads((other / "synthetic.json").read_text())["population"] == 1
+    images = [digest(folder / "query").values() for folder in (root, other)]
+    assert not set(images[0]) & set(images[1])
+
+
 def test_a_folder_with_something_else_is_refused(tmp_path):
     (tmp_path / "holiday.jpg").touch()
     with pytest.raises(ConfigError, match=r"holds 1 entries, for example 'holiday\.jpg'"):
@@ -197,6 +214,21 @@ def test_demo_has_enough_queries():
     roles = [(shot.split, shot.role) for shot in shots(demo)]
     assert roles.count(("test", "query")) >= 500
     assert roles.count(("test", "gallery")) > roles.count(("test", "query"))
+
+
+def test_drone_shows_nobody_and_no_camera_of_bench(monkeypatch):
+    """Or the training on `bench` would have seen whom `drone` tests on."""
+    monkeypatch.setattr(_generate, "render", lambda who, camera, *_: (who, camera))
+    seen = {}
+    for name in ("bench", "drone"):
+        preset = PRESETS[name]
+        people, cameras = zip(*(render_shot(preset, 0, shot) for shot in shots(preset)), strict=True)
+        assert len(set(people)) == preset.train + preset.val + preset.test
+        seen[name] = set(people), set(cameras)
+    assert not seen["bench"][0] & seen["drone"][0]
+    for field in ("heading", "blur", "noise", "mix", "exposure", "contrast", "wall", "ground", "ambient"):
+        first, second = ({getattr(camera, field) for camera in cameras} for _, cameras in seen.values())
+        assert not first & second, field
 
 
 def test_sensors_of_a_drone_see_the_same_walk(monkeypatch):

@@ -37,12 +37,12 @@ def labels_of(section: Adaptation, target: Target, features: np.ndarray) -> Pseu
         method,
         section.k1,
         section.k2,
-        least_images(section.clustering),
+        least_points(section.clustering),
     )
 
 
-def least_images(clustering: Component | None) -> int:
-    """Images of the smallest cluster that is asked for; 1 where every track is one."""
+def least_points(clustering: Component | None) -> int:
+    """Points of the smallest cluster that is asked for; 1 where every point is one."""
     if clustering is None:
         return 1
     parameters = signature(CLUSTERING.get(clustering.name)).parameters
@@ -72,7 +72,7 @@ def try_clustering(section: Adaptation) -> None:
     random = np.random.default_rng(0)
     points = np.repeat(random.normal(size=(32, 8)), 8, axis=0) + 0.1 * random.normal(size=(256, 8))
     try:
-        cluster(jaccard_distance(points, k1=8, k2=2), np.ones(len(points), int))
+        cluster(jaccard_distance(points, k1=8, k2=2))
     except (ValueError, TypeError) as error:
         raise ConfigError(f"adaptation.clustering: {section.clustering.name}: {error}") from error
 

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,11 @@ from common.artifacts import whole_file
 from common.config import ConfigError
 from src.adaptation.pseudo_labels import PseudoLabels
 from src.data.sample import Sample
+from src.schema import Adaptation
 from src.services._adaptation.learner import Learner
+
+_MAY_CHANGE = {"rounds", "resume_from", "target"}
+"""Keys of the section that say how far to go and where things are, not what a round does."""
 
 
 @dataclass(frozen=True)
@@ -33,37 +37,56 @@ class Done:
     history: tuple[dict[str, Any], ...] = field(default=())
 
 
-def save_round(path: Path, learner: Learner, done: Done, samples: Sequence[Sample]) -> None:
+def save_round(
+    path: Path,
+    learner: Learner,
+    done: Done,
+    kept: tuple[Done, Sequence[np.ndarray]],
+    samples: Sequence[Sample],
+    section: Adaptation,
+) -> None:
     """Write weights, optimizer and counts under a temporary name, then rename.
 
     Args:
         path: An `.npz` file.
         learner: Network, its trained copy and the optimizer.
         done: How far it is.
+        kept: The round before and its weights, which a guard goes back to.
         samples: Images of the target.
+        section: The configuration's section.
     """
-    assert done.labels is not None
-    facts = {"rounds": done.rounds, "history": done.history, "images": _digest(samples)}
+    assert done.labels is not None and kept[0].rounds == done.rounds - 1
+    facts = {
+        "rounds": done.rounds,
+        "history": done.history,
+        "images": _digest(samples),
+        "settings": _settings(section),
+    }
     arrays: dict[str, Any] = {
         f"{name}_{number:05d}": keras.ops.convert_to_numpy(variable)
-        for name, variables in _variables(learner).items()
+        for name, variables in {**_variables(learner), "kept": kept[1]}.items()
         for number, variable in enumerate(variables)
     }
     arrays |= {"own": done.labels.own, "across": done.labels.across, "facts": np.array(json.dumps(facts))}
+    if kept[0].labels is not None:
+        arrays |= {"own_before": kept[0].labels.own, "across_before": kept[0].labels.across}
     with whole_file(path) as temporary:
         np.savez(temporary, **arrays)
 
 
-def read_round(path: Path, samples: Sequence[Sample]) -> Done:
-    """Return how far a file is.
+def read_round(path: Path, samples: Sequence[Sample], section: Adaptation) -> tuple[Done, Done]:
+    """Return how far a file is, and the round before, which a guard goes back to.
 
     Raises:
-        ConfigError: it is missing or no such file, or the target has other images now.
+        ConfigError: it is missing or no such file, the target has other images now, or the section other settings.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             facts, labels = json.loads(str(file["facts"])), PseudoLabels(file["own"], file["across"])
-            done = Done(facts["rounds"], labels, tuple(facts["history"]))
+            rounds, history, settings = facts["rounds"], tuple(facts["history"]), facts["settings"]
+            earlier = None
+            if rounds > 1:
+                earlier = PseudoLabels(file["own_before"], file["across_before"])
     except (OSError, zipfile.BadZipFile, KeyError, ValueError) as error:
         raise ConfigError(
             f"adaptation.resume_from: {path} is not the adaptation/last_round.npz of an adaptation: {error}"
@@ -73,18 +96,27 @@ def read_round(path: Path, samples: Sequence[Sample]) -> Done:
             f"adaptation.resume_from: {path} is of {len(labels.own)} images, and the target has {len(samples)} or "
             "other ones: go on with the same target and dataset.seed"
         )
-    return done
+    now = json.loads(json.dumps(_settings(section)))
+    others = [key for key in sorted({*settings, *now}) if settings.get(key) != now.get(key)]
+    if others:
+        told = "; ".join(f"adaptation.{key}: {settings.get(key)}, received {now.get(key)}" for key in others)
+        raise ConfigError(
+            f"adaptation.resume_from: {path} is of other settings, expected {told}: go on with the same ones, of which "
+            "only rounds may differ, or start anew"
+        )
+    before = Done(rounds - 1, earlier, tuple(row for row in history if row["round"] < rounds))
+    return Done(rounds, labels, history), before
 
 
-def restore_round(path: Path, learner: Learner) -> None:
-    """Give a learner the weights and the state of the optimizer of a file.
+def restore_round(path: Path, learner: Learner) -> list[np.ndarray]:
+    """Give a learner the weights and the state of the optimizer of a file, and return the kept weights.
 
     Raises:
         ConfigError: they are of another network or optimizer.
     """
     with np.load(path, allow_pickle=False) as file:
         for name, variables in _variables(learner).items():
-            values = [file[key] for key in sorted(file.files) if key.startswith(f"{name}_")]
+            values = _numbered(file, name)
             if [v.shape for v in values] != [tuple(v.shape) for v in variables]:
                 raise ConfigError(
                     f"adaptation.resume_from: the {name} of {path} does not fit: go on with the same model, optimizer "
@@ -92,6 +124,15 @@ def restore_round(path: Path, learner: Learner) -> None:
                 )
             for variable, value in zip(variables, values, strict=True):
                 variable.assign(value)
+        return _numbered(file, "kept")
+
+
+def _numbered(file: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
+    return [file[key] for key in sorted(file) if key.startswith(f"{name}_")]
+
+
+def _settings(section: Adaptation) -> dict[str, Any]:
+    return section.model_dump(mode="json", exclude=_MAY_CHANGE)
 
 
 def _variables(learner: Learner) -> dict[str, Sequence[Any]]:

@@ -11,7 +11,7 @@ from common.run import progress
 from src.data.pipeline import View, drawn_batches, evaluation_batches, kept_pixels
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
-from src.data.samplers import pk_batches, steps_per_epoch
+from src.data.samplers import cluster_batches
 from src.models._two_stems import MODALITIES
 from src.services._embed import with_mirror_image
 from src.training.validation import Routes
@@ -88,6 +88,7 @@ def batches_of(
     sides: Mapping[str, Side],
     views: Sequence[View],
     labels: np.ndarray,
+    spread_over: Sequence[np.ndarray],
     batch_size: int,
     k: int,
     steps: int,
@@ -100,6 +101,7 @@ def batches_of(
         sides: Images by modality.
         views: Parts of a batch; those of one modality follow one another.
         labels: Cluster of each image in its modality, integers (N,); -1 is left out.
+        spread_over: Tracks and cameras of the images, as `cluster_batches` takes them, integers (N,) each.
         batch_size: P x K x number of views.
         k: K.
         steps: Number of batches.
@@ -116,7 +118,8 @@ def batches_of(
         own = labels[side.places]
         clustered = np.flatnonzero(own >= 0)
         p = min(batch_size // (k * len(views)), len(np.unique(own[clustered])))
-        draws = clustered[_draws(own[clustered], p, k, steps, own_seed, first_step)]
+        spread = [of[side.places[clustered]] for of in spread_over]
+        draws = clustered[cluster_batches(own[clustered], spread, p, k, steps, own_seed, first_step)]
         parts.append(
             drawn_batches(
                 side.samples, side.preprocessing, draws, own_seed, first_step, view.augment, side.pixels
@@ -133,10 +136,3 @@ def batches_of(
         return joined
 
     return tf.data.Dataset.zip(*parts).map(join)
-
-
-def _draws(labels: np.ndarray, p: int, k: int, steps: int, seed: int, first_step: int) -> np.ndarray:
-    """Indices into labels, (steps, P x K), of as many epochs as it takes."""
-    epochs = -(-steps // steps_per_epoch(len(labels), p, k))
-    found = [pk_batches(labels, p, k, seed + first_step, epoch) for epoch in range(epochs)]
-    return np.concatenate(found)[:steps]

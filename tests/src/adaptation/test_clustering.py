@@ -1,3 +1,4 @@
+from inspect import signature
 from itertools import product
 
 import numpy as np
@@ -95,48 +96,47 @@ def test_what_nothing_connects_is_not_one_cluster(name):
     assert ALL[name](sparse(full)).tolist() == [0] * 6 + [1] * 6 + [-1] * 3
 
 
-@pytest.mark.parametrize("name", sorted(ALL))
-def test_a_track_of_enough_images_is_a_cluster_by_itself(name):
-    features, who = people(2, n=4)
-    full = dense(jaccard_distance(features, 10, 4))
-    alone = np.ones((len(who) + 2, len(who) + 2))
-    alone[:-2, :-2] = full
-    np.fill_diagonal(alone, 0)
-    images = np.ones(len(who) + 2, int)
-    images[-1] = 50
-    labels = ALL[name](sparse(alone), images)
-    assert labels[-2] == -1
-    assert labels[-1] == 0  # of 50 images: the largest
-    assert np.count_nonzero(labels == 0) == 1
-
-
 @pytest.mark.parametrize("eps", [0.1, 0.3, 0.6, None])
 @pytest.mark.parametrize("seed", range(4))
 def test_dbscan_is_that_of_dense_distances(eps, seed):
     full = random_distances(seed)
-    value = eps_from_pairs(sparse(full)) if eps is None else eps
+    value = eps_from_pairs(sparse(full), 20) if eps is None else eps
     expected = DBSCAN(eps=value, min_samples=4, metric="precomputed").fit(full).labels_
     assert same(dbscan(sparse(full), eps=eps), expected)
 
 
-def test_dbscan_counts_images():
-    full = random_distances(5, n=30)
-    images = np.random.default_rng(0).integers(1, 4, 30)
-    copies = np.repeat(np.arange(30), images)
-    expected = dbscan(sparse(full[copies][:, copies]), eps=0.3, min_samples=6)
-    first = np.concatenate([[0], np.cumsum(images)[:-1]])
-    found = dbscan(sparse(full), images, eps=0.3, min_samples=6)
-    assert ((found < 0) == (expected[first] < 0)).all()
-    assert found.max() == expected.max()
-
-
-def test_eps_is_the_mean_distance_of_the_closest_pairs():
+@pytest.mark.parametrize("each", [1, 2, 7, 50, 1000])
+def test_eps_is_the_mean_distance_of_the_closest_pairs(each):
     full = random_distances(6)
     pairs = np.sort(full[np.triu_indices(60, 1)])
     pairs = pairs[pairs > 0]
-    for share in (1e-4, 0.01, 0.1, 0.9, 1.0):
-        wanted = max(1, round(share * len(pairs)))
-        assert eps_from_pairs(sparse(full), share) == pytest.approx(pairs[:wanted].mean(), rel=1e-5)
+    expected = pairs[: each * 60 // 2].mean()
+    assert eps_from_pairs(sparse(full), each) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_default_takes_the_share_of_pairs_that_was_published_for_market1501():
+    images, share = 12_936, 1.6e-3
+    each = 5 * signature(dbscan).parameters["min_samples"].default
+    assert each * images / 2 == pytest.approx(share * images * (images - 1) / 2, rel=0.05)
+
+
+def test_eps_does_not_depend_on_the_number_of_people():
+    """Of five times as many people who are as far apart, the same pairs of each are the closest."""
+    features, _ = people(3, n=12, each=8)
+    one = dense(jaccard_distance(features, 10, 4))
+    full = np.ones((5 * len(one), 5 * len(one)))
+    for start in range(0, len(full), len(one)):
+        full[start : start + len(one), start : start + len(one)] = one
+    eps = eps_from_pairs(sparse(one), 6)
+    assert eps_from_pairs(sparse(full), 6) == pytest.approx(eps, rel=1e-5)
+
+
+def test_dbscan_takes_an_eps_for_people_of_five_times_its_least_points():
+    full = random_distances(7)
+    for least in (2, 4):
+        eps = eps_from_pairs(sparse(full), 5 * least)
+        expected = dbscan(sparse(full), eps=eps, min_samples=least)
+        assert dbscan(sparse(full), eps=None, min_samples=least).tolist() == expected.tolist()
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -225,10 +225,10 @@ def test_infomap_keeps_the_nearest_neighbours_of_each_point():
     assert infomap(sparse(full), eps=0.05, min_samples=2).tolist() == [-1] * 4
 
 
-def test_clusters_are_numbered_by_images():
+def test_clusters_are_numbered_by_size():
     labels = np.array([7, 7, 7, -1, 2, 2, 9])
     assert by_size(labels).tolist() == [0, 0, 0, -1, 1, 1, 2]
-    assert by_size(labels, np.array([1, 1, 1, 1, 3, 3, 4])).tolist() == [2, 2, 2, -1, 0, 0, 1]
+    assert by_size(np.array([4, 2, 2, 7, 4])).tolist() == [0, 1, 1, 2, 0], "of equals the first comes first"
     assert by_size(np.array([-1, -1])).tolist() == [-1, -1]
 
 
@@ -251,7 +251,5 @@ def test_arguments_out_of_range_are_refused(name, arguments, message):
 
 def test_eps_needs_pairs():
     for n in (1, 3):
-        with pytest.raises(ValueError, match=f"two different images or more and 0 < share <= 1, got {n} "):
-            eps_from_pairs(sparse(np.zeros((n, n))))
-    with pytest.raises(ValueError, match="share=0"):
-        eps_from_pairs(sparse(1 - np.eye(6)), 0)
+        with pytest.raises(ValueError, match=f"two different images or more, got {n}"):
+            eps_from_pairs(sparse(np.zeros((n, n))), 20)

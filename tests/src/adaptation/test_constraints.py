@@ -62,8 +62,8 @@ def test_one_person_twice_in_a_scene_is_a_contradiction():
 
 def test_pooled_features_are_means_of_unit_features():
     features = np.array([[2.0, 0], [0, 5], [1, 1], [0, 1]])
-    groups, means, images = pool(features, np.array([7, 7, 3, 7]))
-    assert groups.tolist() == [3, 7] and images.tolist() == [1, 3]
+    groups, means = pool(features, np.array([7, 7, 3, 7]))
+    assert groups.tolist() == [3, 7]
     mean = np.array([1 / 3, 2 / 3])
     np.testing.assert_allclose(means, [[0.5**0.5, 0.5**0.5], mean / np.linalg.norm(mean)], rtol=1e-6)
     assert means.dtype == np.float32
@@ -87,8 +87,6 @@ def test_a_cluster_is_divided_at_its_weakest_links():
     labels = np.array([0, 0, 0, 0, 0, -1])
     assert separate(labels, distances, np.array([[0, 3]]), min_samples=1).tolist() == [0, 0, 1, 1, 0, -1]
     assert separate(labels, distances, np.array([[0, 3]]), min_samples=3).tolist() == [0, 0, -1, -1, 0, -1]
-    images = np.array([1, 1, 9, 9, 1, 1])
-    assert separate(labels, distances, np.array([[0, 3]]), images, 3).tolist() == [1, 1, 0, 0, 1, -1]
 
 
 def test_nothing_changes_without_a_conflict():

@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -87,15 +88,19 @@ def test_blocks_do_not_change_the_result(monkeypatch):
     np.testing.assert_allclose(dense(jaccard_distance(points(4), 8, 4)), whole, atol=1e-6)
 
 
-def test_many_points_are_searched_in_cells(monkeypatch):
+def test_many_points_are_searched_in_cells(monkeypatch, caplog):
     """All cells are looked into, and then one of them, in which there may be fewer points than neighbours."""
     x = points(5, n=600, people=30)
     whole = dense(jaccard_distance(x, 10, 4))
     for name, value in {"EXACT_UP_TO": 100, "LISTS": 12, "PROBES": 12}.items():
         monkeypatch.setattr(_neighbours, name, value)
+    caplog.set_level(logging.INFO)
     np.testing.assert_allclose(dense(jaccard_distance(x, 10, 4)), whole, atol=1e-6)
+    assert "600 points, more than 100, are approximate: 100.0 % are found, measured on 600 points" in caplog.text
+    caplog.clear()
     monkeypatch.setattr(_neighbours, "PROBES", 1)
     near = dense(jaccard_distance(x, 10, 4))
+    assert 10 < float(caplog.text.partition("approximate: ")[2].partition(" %")[0]) < 100
     assert np.isfinite(near).all() and (near.diagonal() == 0).all()
     few = dense(jaccard_distance(x, 100, 4))
     assert np.isfinite(few).all() and few.min() == 0 and few.max() == 1
@@ -116,3 +121,9 @@ def test_many_points_are_searched_in_cells(monkeypatch):
 def test_what_has_no_neighbourhoods_is_refused(features, arguments, message):
     with pytest.raises(ValueError, match=message):
         jaccard_distance(features, *arguments)
+
+
+def test_all_pairs_are_compared_without_a_word(caplog):
+    caplog.set_level(logging.INFO)
+    jaccard_distance(points(6), 10, 4)
+    assert not caplog.text

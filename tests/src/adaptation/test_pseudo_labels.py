@@ -5,12 +5,12 @@ from functools import partial
 import numpy as np
 import pytest
 
-from src.adaptation.clustering import dbscan
+from src.adaptation.clustering import agglomerative, dbscan
 from src.adaptation.guards import NothingToLearnError
 from src.adaptation.pseudo_labels import found_labels, given_labels
 
 PEOPLE, WALKS, FRAMES = 10, 6, 3
-CLUSTER = partial(dbscan, min_samples=6)
+CLUSTER = partial(dbscan, min_samples=2)
 NOBODY = np.empty((0, 2), int)
 
 
@@ -86,7 +86,7 @@ def test_two_sensors_together_tell_people_apart_whom_either_confuses(images):
             own = (people == person) & (modalities == name)
             pose[own] -= features[own].mean(axis=0)
     alike = (means[looks] + pose, *images[1:])
-    cluster = partial(dbscan, eps=0.45, min_samples=6)
+    cluster = partial(dbscan, eps=0.45, min_samples=2)
     labels = _found(alike, walks, cluster=cluster)
     alone = _found(alike, np.where(modalities == "thermal", 1000 + walks, walks), cluster=cluster)
     for name, (first, second) in {"visible": (0, 1), "thermal": (2, 3)}.items():
@@ -99,6 +99,27 @@ def test_two_sensors_together_tell_people_apart_whom_either_confuses(images):
         assert sets[1][0] == sets[1][1], "alone they are one"
     visible = modalities == "visible"
     assert (labels.across[visible] == labels.own[~visible]).all(), "twins are in corresponding clusters"
+
+
+def test_clusters_count_tracks_not_their_images(images):
+    walks = images[3]
+    labels = _found(images, walks, cluster=partial(agglomerative, min_samples=WALKS))
+    assert labels.own.max() + 1 == PEOPLE
+    with pytest.raises(NothingToLearnError, match="for noise: .* lower the number of points"):
+        _found(images, walks, cluster=partial(agglomerative, min_samples=WALKS + 1))
+
+
+def test_clusters_of_two_people_who_were_seen_together_are_not_matched(images):
+    _, modalities, people, walks = images
+    visible = modalities == "visible"
+    groups = np.where(visible, walks, 1000 + walks)  # no twins: clusters are matched by looks
+    before = _found(images, groups)
+    [matched] = set(before.across[visible & (people == 0)].tolist())
+    other = groups[~visible & (before.own == matched)][0]
+    after = _found(images, groups, np.array([[groups[visible & (people == 0)][0], other]]))
+    assert after.own.tolist() == before.own.tolist()
+    assert matched not in after.across[visible & (people == 0)]
+    assert (after.across >= 0).all()
 
 
 def test_one_modality_has_nothing_across(images):

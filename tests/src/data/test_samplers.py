@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.config import ConfigError
-from src.data.samplers import cross_modal_batches, one_modality_identities, pk_batches, steps_per_epoch
+from src.data.samplers import (
+    cluster_batches,
+    cross_modal_batches,
+    one_modality_identities,
+    pk_batches,
+    steps_per_epoch,
+)
 
 CASES = {
     "counts": st.lists(st.integers(1, 30), min_size=2, max_size=14),
@@ -200,3 +206,49 @@ def test_an_epoch_of_balanced_people_sees_every_image_once():
     labels, thermal = np.repeat(np.arange(20), 8), np.tile([False, True], 80)
     batches = cross_modal_batches(labels, thermal, p=5, k=4, seed=0, epoch=0)
     assert sorted(batches.ravel().tolist()) == list(range(160))
+
+
+def draw_clusters(labels, spread_over=(), p=4, k=4, steps=30, seed=0, epoch=0):
+    return cluster_batches(labels, spread_over, p, k, steps, seed, epoch).reshape(steps, p, k)
+
+
+@settings(max_examples=100, deadline=None)
+@given(counts=CASES["counts"], k=CASES["k"], seed=CASES["seed"], steps=st.integers(1, 20), data=st.data())
+def test_clusters_come_equally_often_whatever_their_size(counts, k, seed, steps, data):
+    p = data.draw(st.integers(1, len(counts)))
+    labels = np.random.default_rng(seed).permutation(np.repeat(np.arange(len(counts)) * 3 + 1, counts))
+    batches = draw_clusters(labels, (), p, k, steps, seed)
+    assert batches.dtype == np.int32
+    drawn = labels[batches]
+    assert (drawn == drawn[:, :, :1]).all()
+    assert all(len(set(batch)) == p for batch in drawn[:, :, 0].tolist())
+    times = [np.count_nonzero(drawn[:, :, 0] == label) for label in np.unique(labels)]
+    assert max(times) - min(times) <= 1
+    images = Counter(batches.ravel().tolist())
+    for label in np.unique(labels):
+        own = [images[i] for i in np.flatnonzero(labels == label)]
+        assert max(own) - min(own) <= 1, "no image comes again before all of its cluster have"
+
+
+def test_the_images_of_a_cluster_are_of_several_tracks_and_cameras():
+    """Six tracks of four images of each cluster, three by each camera."""
+    labels = np.repeat(np.arange(8), 24)
+    tracks, cameras = np.repeat(np.arange(48), 4), np.tile(np.repeat([1, 2], 12), 8)
+    batches = draw_clusters(labels, (tracks, cameras))
+    groups, plain = batches.reshape(-1, 4), draw_clusters(labels).reshape(-1, 4)
+    assert all(sorted(cameras[group]) == [1, 1, 2, 2] for group in groups)
+    assert any(len(set(cameras[group])) == 1 for group in plain)
+    of_tracks, at_random = (np.mean([len(set(tracks[group])) for group in some]) for some in (groups, plain))
+    assert of_tracks > 3.8 and at_random < 3.6
+    # Where one camera has all but a few, those come first and the rest is of that camera.
+    uneven = np.where(np.arange(len(labels)) % 24 < 22, 1, 2)
+    first = draw_clusters(labels, (uneven,), p=8, steps=1)[0]
+    assert all(sorted(uneven[group]) == [1, 1, 2, 2] for group in first)
+
+
+def test_the_draw_of_clusters_depends_on_seed_and_epoch_only():
+    labels = np.repeat(np.arange(10), 7)
+    one = draw_clusters(labels, seed=1, epoch=5)
+    np.testing.assert_array_equal(one, draw_clusters(labels, seed=1, epoch=5))
+    assert not np.array_equal(one, draw_clusters(labels, seed=1, epoch=6))
+    assert not np.array_equal(one, draw_clusters(labels, seed=2, epoch=5))

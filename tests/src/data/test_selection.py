@@ -30,7 +30,7 @@ def _config(name="regdb", **arguments):
 def _trained(config) -> Model:
     image = keras.Input((32, 32, 3))
     embedding = keras.layers.GlobalAveragePooling2D()(image)
-    data = Data([Sample(Path("a.png"), 1, 1)])
+    data = Data([Sample(Path("a.png"), 1, 1), Sample(Path("b.png"), 1, 2, "thermal")])
     network = keras.Model(image, {"embedding": embedding})
     return trained_model(config, data, network, Preprocessing((32, 32, 3)), Path("models"))
 
@@ -39,6 +39,10 @@ def test_a_model_knows_the_arguments_of_its_data_set():
     assert _trained(_config(trial=2)).trained_on["dataset_arguments"] == {"trial": 2}
     assert reader_arguments(_config()) == {"trial": 1}, "what is not stated counts too"
     assert reader_arguments(_config("sysu_mm01", train_val=True)) == {"train_val": True}
+
+
+def test_a_model_knows_the_modalities_that_it_was_trained_on():
+    assert _trained(_config()).trained_on["modalities"] == ["thermal", "visible"]
 
 
 def test_a_model_of_another_trial_is_refused_before_anything_is_read(tmp_path):

@@ -4,6 +4,7 @@ import csv
 import importlib.util
 import json
 import logging
+import shutil
 from dataclasses import replace
 
 import keras
@@ -18,6 +19,8 @@ from common.config import ConfigError, validate
 from common.registry import Registry
 from common.run import Run, seed_everything
 from src.adaptation.memory import ClusterMemory
+from src.data.pipeline import load_images
+from src.data.preprocessing import Preprocessing
 from src.data.readers.vt_mot import vt_mot
 from src.data.sample import UNKNOWN, Sample
 from src.data.selection import Data, read
@@ -26,7 +29,8 @@ from src.registries import MODELS
 from src.schema import Config
 from src.services import adaptation, evaluation, quantization
 from src.services._adaptation import learner as learners
-from src.services._adaptation.labels import given_by, least_images
+from src.services._adaptation.labels import given_by, least_points
+from src.services._adaptation.labels import labels_of as labels_of_target
 from src.services._adaptation.learner import learner_of, memories_of
 from src.services._adaptation.target import target_of
 
@@ -37,7 +41,7 @@ PREPROCESSING = {
 }  # fmt: skip
 SECTION = {
     "optimizer": {"Adam": {"learning_rate": 0.01}}, "rounds": 2, "steps_per_round": 3, "batch_size": 16,
-    "images_per_identity": 2, "k1": 6, "k2": 2, "clustering": {"dbscan": {"eps": 0.7, "min_samples": 4}},
+    "images_per_identity": 2, "k1": 6, "k2": 2, "clustering": {"dbscan": {"eps": 0.7, "min_samples": 2}},
     "cross_modal_weight": 1.0,
 }  # fmt: skip
 SCHEDULE = {"LRStepDecay": {"initial_lr": 0.01, "step_size": 1, "decay_rate": 0.5}}
@@ -198,19 +202,55 @@ def test_a_new_network_learns_from_clusters_alone(root, tmp_path):
     assert adapted.source is None and adapted.embedding_dim == 192
     assert keras.saving.load_model(adapted.path, compile=False).layers[-1].name == "bnneck"
     assert report.metrics["rounds"] == 1
+    assert Model.load(adapted.path).trained_on["modalities"] == ["visible", "thermal"]
+
+
+@pytest.mark.parametrize("name", ["one", "two"])
+def test_batch_norms_take_the_statistics_of_the_target(name, root, models, tmp_path):
+    config = _config(root, models[name], {"rounds": 0, "target_statistics": True})
+    report, adapted = _run(tmp_path, config)
+    assert report.metrics["rounds"] == 0 and "Its batch norms started with" in report.notes[0]
+    before, after = (keras.saving.load_model(model.path, compile=False) for model in (models[name], adapted))
+    for old, new in zip(before.variables, after.variables, strict=True):
+        assert np.array_equal(old, new) == ("moving" not in new.path)
+    if name == "one":
+        images = load_images(read(config).target, Preprocessing(**PREPROCESSING))
+        stem = ops.convert_to_numpy(keras.Model(before.input, before.get_layer("stem").output)(images))
+        norm = after.get_layer("norm")
+        np.testing.assert_allclose(norm.moving_mean, stem.mean(axis=(0, 1, 2)), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "section",
+    [
+        {"clustering": {"dbscan": {"eps": 1e-6, "min_samples": 99}}},
+        {"optimizer": {"SGD": {"learning_rate": 1e38}}},
+    ],
+)
+def test_a_guard_takes_the_statistics_of_the_target_back(section, root, models, tmp_path):
+    report, adapted = _run(tmp_path, _config(root, models["one"], {**section, "target_statistics": True}))
+    assert _same(_weights(adapted), _weights(models["one"]))
+    assert report.metrics["rounds"] == 0 and "batch norms" not in report.notes[0]
 
 
 @pytest.mark.parametrize("pretrained", [False, True])
 def test_pretrained_statistics_are_kept_and_a_new_neck_gets_its_own(root, tmp_path, monkeypatch, pretrained):
-    def stop(work, done):
-        raise adaptation.NothingToLearnError(work)
+    made = []
+
+    def learner_of(*arguments):
+        made.append(learners.learner_of(*arguments))
+        return made[0]
+
+    def stop(*_):
+        raise KeyboardInterrupt
 
     monkeypatch.setattr(adaptation, "build_backbone", lambda _: MODELS.get("plain_cnn")(SHAPE))
-    monkeypatch.setattr(adaptation, "_rounds", stop)
+    monkeypatch.setattr(adaptation, "learner_of", learner_of)
+    monkeypatch.setattr(adaptation, "features_of", stop)
     name = {"model_name": "mobilenetv1_a025", "input_shape": list(SHAPE), "pretrained": pretrained}
-    with pytest.raises(adaptation.NothingToLearnError) as error:
+    with pytest.raises(KeyboardInterrupt):
         _run(tmp_path, _config(root, name))
-    learner = error.value.args[0].learner
+    [learner] = made
     for network in (learner.trained, learner.joined):
         norms = [layer for layer in network.layers if "BatchNormalization" in type(layer).__name__]
         as_built = [not np.any(layer.moving_mean) for layer in norms]
@@ -229,7 +269,6 @@ def test_learning_brings_images_of_a_person_together(root, models, tmp_path):
 
 def _across(model, samples):
     """mAP of thermal images that search visible ones."""
-    from src.data.preprocessing import Preprocessing
     from src.training import validation
 
     network = keras.saving.load_model(model.path, compile=False)
@@ -380,23 +419,49 @@ def test_a_guard_keeps_the_model_and_says_what_to_change(section, message, root,
     assert "the model is as it was before" in caplog.text
 
 
+def _finds_nobody_at(monkeypatch, time):
+    """Lets clustering fail at its first, second, ... time."""
+    calls = []
+
+    def labels_of(*arguments):
+        calls.append(arguments)
+        if len(calls) == time:
+            raise adaptation.NothingToLearnError("no clusters")
+        return labels_of_target(*arguments)
+
+    monkeypatch.setattr(adaptation, "labels_of", labels_of)
+
+
+def _files_of_rounds(folder):
+    names = {path.name for path in (folder / "adaptation").rglob("*")}
+    return {name for name in names if name.startswith(("round_", "last_round"))}
+
+
 def test_a_guard_in_a_later_round_keeps_the_last_weights_that_could_be_clustered(
     root, models, tmp_path, monkeypatch
 ):
     first, after_one = _run(tmp_path / "one", _config(root, models["one"], {"rounds": 1}))
-    real, calls = adaptation.labels_of, []
-
-    def fails_the_third_time(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise adaptation.NothingToLearnError("no clusters")
-        return real(*arguments)
-
-    monkeypatch.setattr(adaptation, "labels_of", fails_the_third_time)
+    _finds_nobody_at(monkeypatch, 3)
     report, adapted = _run(tmp_path / "three", _config(root, models["one"], {"rounds": 3}))
     assert _same(_weights(adapted), _weights(after_one)), "those that the second round clustered with"
     assert report.metrics["rounds"] == 1 and "Round 2 failed" in report.notes[1]
     assert report.metrics["rounds_left"] == 2
+    assert _files_of_rounds(tmp_path / "three") == {"round_1.csv"}, "nothing of the round that is taken back"
+
+
+def test_a_round_that_cannot_be_learned_leaves_the_files_of_those_before(root, models, tmp_path, monkeypatch):
+    real, calls = adaptation._learned, []
+
+    def fails_the_second_time(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise adaptation.NothingToLearnError("the loss became nan")
+        return real(*arguments)
+
+    monkeypatch.setattr(adaptation, "_learned", fails_the_second_time)
+    report, _ = _run(tmp_path, _config(root, models["one"], {"rounds": 3}))
+    assert report.metrics["rounds"] == 1
+    assert _files_of_rounds(tmp_path) == {"round_1.csv", "last_round.npz"}
 
 
 def test_a_network_that_has_collapsed_is_kept(root, models, tmp_path):
@@ -435,7 +500,7 @@ def test_two_stems_need_both_modalities(root, models, tmp_path):
 # Resuming, teacher, proxies, other labels
 
 
-@pytest.mark.parametrize("section", [{}, {"mean_teacher": 0.5}])
+@pytest.mark.parametrize("section", [{}, {"mean_teacher": 0.5}, {"target_statistics": True}])
 def test_a_resumed_adaptation_is_the_same_as_one_that_ran_through(section, root, models, tmp_path):
     section = {**section, "learning_rate_schedule": SCHEDULE}
     report, through = _run(tmp_path / "through", _config(root, models["one"], {**section, "rounds": 3}))
@@ -448,6 +513,20 @@ def test_a_resumed_adaptation_is_the_same_as_one_that_ran_through(section, root,
     assert resumed.metrics == report.metrics and resumed.tables == report.tables
 
 
+@pytest.mark.parametrize("rounds", [1, 2])
+def test_a_guard_after_a_break_goes_back_as_far_as_without_one(rounds, root, models, tmp_path, monkeypatch):
+    _run(tmp_path / "cut", _config(root, models["one"], {"rounds": rounds}))
+    with monkeypatch.context() as patch:
+        _finds_nobody_at(patch, rounds + 1)
+        report, through = _run(tmp_path / "through", _config(root, models["one"], {"rounds": 3}))
+    section = {"rounds": 3, "resume_from": str(tmp_path / "cut/adaptation/last_round.npz")}
+    _finds_nobody_at(monkeypatch, 1)
+    resumed, adapted = _run(tmp_path / "on", _config(root, models["one"], section))
+    assert _same(_weights(adapted), _weights(through))
+    assert resumed.metrics == report.metrics and resumed.metrics["rounds"] == rounds - 1
+    assert resumed.tables == report.tables and resumed.notes == report.notes
+
+
 def test_what_cannot_be_gone_on_from_is_refused_before_the_run(root, models, tmp_path):
     (tmp_path / "no.npz").write_text("no archive")
     for name in ("no.npz", "missing.npz"):
@@ -458,6 +537,10 @@ def test_what_cannot_be_gone_on_from_is_refused_before_the_run(root, models, tmp
     seeded = {"dataset_name": "vt_mot", "root_path": str(root), "seed": 5}
     with pytest.raises(ConfigError, match="go on with the same target and dataset.seed"):
         _run(tmp_path, _config(root, models["one"], {"resume_from": state}, dataset=seeded))
+    others = {"resume_from": state, "k1": 8, "optimizer": "SGD", "rounds": 9}
+    told = r"adaptation.k1: 6, received 8; adaptation.optimizer: .* only rounds may differ"
+    with pytest.raises(ConfigError, match=told):
+        _run(tmp_path, _config(root, models["one"], others))
     with pytest.raises(ConfigError, match="the network of .* does not fit: go on with the same model"):
         _run(tmp_path, _config(root, models["two"], {"resume_from": state}))
 
@@ -465,8 +548,6 @@ def test_what_cannot_be_gone_on_from_is_refused_before_the_run(root, models, tmp
 def _learner(models, **section):
     settings = _config("x", models["one"], section).adaptation
     network = keras.saving.load_model(models["one"].path, compile=False)
-    from src.data.preprocessing import Preprocessing
-
     return learner_of(
         network, Preprocessing(**PREPROCESSING), settings, ("visible", "thermal"), compiled=False
     )
@@ -627,7 +708,7 @@ def test_the_smallest_cluster_is_that_which_is_asked_for():
             name, key, value = clustering
             clustering = {name: {key: value}}
         section = _config("x", {"model_path": "m.keras"}, {"clustering": clustering}).adaptation
-        assert least_images(section.clustering) == least
+        assert least_points(section.clustering) == least
 
 
 def test_one_modality_with_a_second_view(root, models, tmp_path):
@@ -639,6 +720,24 @@ def test_one_modality_with_a_second_view(root, models, tmp_path):
     )  # fmt: skip
     report, _ = _run(tmp_path, config)
     assert "visible/across" not in report.metrics and report.metrics["visible/images"] == 96
+    assert "was trained on" not in " ".join(report.notes), "of this model nothing is known"
+
+
+def test_a_modality_that_the_model_was_trained_on_and_the_target_lacks_is_warned_of(
+    root, models, tmp_path, caplog
+):
+    shutil.copy(models["one"].path, tmp_path / "both.keras")
+    known = {"model_name": "one", "modalities": ["thermal", "visible"]}
+    model = replace(models["one"], files={"keras": tmp_path / "both.keras"}, trained_on=known)
+    model.save()
+    only = {"dataset_name": "vt_mot", "root_path": str(root), "training_modalities": ["visible"]}
+    report, adapted = _run(tmp_path / "visible", _config(root, model, {"rounds": 1}, dataset=only))
+    told = "trained on thermal and visible images, and the target has no thermal ones"
+    assert told in report.notes[1] and told in caplog.text
+    assert Model.load(adapted.path).trained_on["modalities"] == ["thermal", "visible"]
+    caplog.clear()
+    report, _ = _run(tmp_path / "both", _config(root, model, {"rounds": 1}))
+    assert len(report.notes) == 1 and "was trained on" not in caplog.text
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -650,6 +749,7 @@ def test_one_modality_with_a_second_view(root, models, tmp_path):
     [
         ({"adaptation": {"optimizer": "Adam", "round": 3}}, "adaptation.round: unknown key, did you mean 'rounds'?"),
         ({"adaptation": {"optimizer": "Adam", "k2": 40}}, "k2 must be at most k1, received 40 and 30"),
+        ({"adaptation": {"optimizer": "Adam", "rounds": 0}}, "rounds must be 1 or more, received 0, with which"),
         ({"adaptation": {"optimizer": "Adam", "batch_size": 16}}, "batch_size must be a multiple of images_per"),
         ({"adaptation": {"optimizer": "Adam", "clustering": "kmeans"}}, "unknown clustering 'kmeans'"),
         ({"adaptation": {"optimizer": "Adam", "mean_teacher": 1.0}}, "adaptation.mean_teacher: should be less than 1"),
@@ -734,7 +834,7 @@ def _travel(program, root, source, tmp_path, config, *overrides):
         "training.batch_size=16", "training.images_per_identity=2", "training.steps_per_epoch=2",
         "~training.callbacks", "adaptation.rounds=1", "adaptation.steps_per_round=2", "adaptation.batch_size=16",
         "adaptation.images_per_identity=2", "adaptation.k1=6", "adaptation.k2=2",
-        "adaptation.clustering.agglomerative={threshold: 0.9, min_samples: 4}", *overrides,
+        "adaptation.clustering.agglomerative={threshold: 0.9, min_samples: 2}", *overrides,
         f"hydra.run.dir={tmp_path / 'run'}", f"mlflow.uri={tmp_path / 'mlruns'}",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

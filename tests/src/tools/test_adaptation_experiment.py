@@ -13,7 +13,7 @@ from PIL import Image
 from common.config import ConfigError, compose, validate
 from datasets.synthetic import generate
 from src.data.readers.vt_mot import vt_mot
-from src.schema import Config
+from src.schema import Adaptation, Config
 from src.tools import adaptation_experiment as tool
 from src.tools import experiment
 from src.tools._planned import read_plan
@@ -93,9 +93,13 @@ def test_tables_pictures_and_verdicts_go_into_the_page(tmp_path, runs, monkeypat
     assert page.startswith("before\n") and page.endswith("after\n") and "old" not in page
     assert "| adapted | target | 41.0 ± 1.0 | 41.0 ± 1.0 | 41.0 ± 1.0 | 41.0 ± 1.0 |" in page
     assert "| before | source | 60.0 ± 0.0 |" in page and "| adapted | source | 55.0 ± 0.0 |" in page
-    assert "| adapted | 66.7 ± 0.0 |" in page and "| no track constraints | 50.0 ± 0.0 |" in page
+    assert "| oracle | +30.0 ± 0.0, 100 % |" in page and "| adapted | +20.0 ± 0.0, 67 % |" in page
+    assert "| no track constraints | +15.0 ± 0.0, 50 % |" in page
     assert "- yes: thermal to visible: 67 % of the gap to the oracle is closed" in page
-    assert "- Knowing tracks and pairs makes in points of mAP: thermal to visible +5.0" in page
+    assert (
+        "- Tracks, pairs and the clustering that they allow make together, in points of mAP: thermal to"
+        in page
+    )
     # Eight people, of whom one is noise and two are in one cluster.
     assert "| adapted | visible | 6 | 12.5 ± 0.0 | 85.7 ± 0.0 |" in page
     pictures = {path.name for path in (tmp_path / "docs/images").iterdir()}
@@ -141,17 +145,27 @@ def test_a_smoke_run_is_tiny_and_leaves_the_page(tmp_path, runs, monkeypatch):
     assert (tmp_path / "out/tiny_adaptation_agreement.png").is_file()
 
 
-def test_a_share_is_of_the_way_to_the_oracle_and_nothing_where_there_is_no_way():
+def test_a_share_is_the_mean_gain_of_the_mean_gap():
     results = {
         "before": {"visible": np.array([0.2, 0.5])},
         "adapted": {"visible": np.array([0.3, 0.6])},
-        "oracle": {"visible": np.array([0.6, 0.5])},
+        "oracle": {"visible": np.array([0.6, 0.51])},
     }
     share = tool.closed_share(results, "visible")
-    assert share[0] == pytest.approx(0.25) and np.isnan(share[1])
-    told = tool.verdict_on_share("visible", share, [4, 7])
-    assert told.startswith("- **no**: visible: with seed 7 the oracle is not better") and "nan" not in told
-    assert tool.verdict_on_share("visible", np.array([0.4, 0.6]), [0, 1]).startswith("- yes: visible: 50 %")
+    assert share == pytest.approx(0.1 / 0.205), "the mean of the shares of the seeds is 5.1"
+    assert tool.verdict_on_share("visible", share).startswith("- **no**: visible: 49 %")
+    assert tool.verdict_on_share("visible", 0.5).startswith("- yes: visible: 50 %")
+
+
+def test_without_a_gap_there_is_no_share():
+    results = {
+        arm: {name: np.array([0.5, 0.4]) for name in tool._SCORES} for arm in ("before", "adapted", "oracle")
+    }
+    share = tool.closed_share(results, "visible")
+    assert np.isnan(share)
+    told = tool.verdict_on_share("visible", share)
+    assert told.startswith("- **no**: visible: the oracle is not better") and "nan" not in told
+    assert "| adapted | +0.0 ± 0.0 |" in "\n".join(tool.gains_table(results))
 
 
 def test_a_plan_without_an_arm_is_refused(tmp_path):
@@ -188,17 +202,22 @@ def test_the_arms_of_the_project_take_the_same_steps_from_the_same_start(monkeyp
     monkeypatch.setenv("MODELS_DIR", "/models")
     plan = read_plan(tool.Plan, tool._PLAN)
     assert plan.seeds == [0, 1, 2] and (plan.source, plan.target) == ("bench", "drone")
-    seen, clusterings = set(), {}
+    seen, sections = set(), {}
     for arm in (tool._ADAPTED, tool._ORACLE, tool._CONTROL, tool._FREE):
         step = plan.arms[arm][0]
         texts = [text.replace("{shared}", "m.keras").replace("{labels}", "l.csv") for text in step.overrides]
         config = validate(Config, compose(["--config-name", step.config, *texts]))
         section = config.adaptation
         seen.add((section.rounds, section.steps_per_round, section.batch_size, str(section.optimizer)))
-        clusterings[arm] = section.clustering
+        sections[arm] = section
         assert str(config.model.model_path) == "m.keras"
     assert len(seen) == 1
-    assert clusterings[tool._FREE].name == "dbscan" and clusterings[tool._ADAPTED].name == "agglomerative"
-    assert clusterings[tool._FREE].arguments == {"eps": 0.6, "min_samples": 4}
+    adapted, free = sections[tool._ADAPTED], sections[tool._FREE]
+    assert adapted.clustering.arguments == {"threshold": 0.8, "min_samples": 2}
+    assert free.clustering.name == "dbscan" and free.clustering.arguments == {"eps": 0.6, "min_samples": 4}
+    default = Adaptation.model_fields["cross_modal_weight"].default
+    assert (adapted.cross_modal_weight, free.cross_modal_weight) == (1.0, default), (
+        "the sensors' pairs are not used"
+    )
     assert tool._BEGIN in tool._PAGE.read_text(encoding="utf-8")
     assert step_folder(tool._PROJECT, "a", 0, 1).name == "step_1"
