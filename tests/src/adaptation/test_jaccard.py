@@ -96,7 +96,9 @@ def test_many_points_are_searched_in_cells(monkeypatch, caplog):
         monkeypatch.setattr(_neighbours, name, value)
     caplog.set_level(logging.INFO)
     np.testing.assert_allclose(dense(jaccard_distance(x, 10, 4)), whole, atol=1e-6)
-    assert "600 points, more than 100, are approximate: 100.0 % are found, measured on 600 points" in caplog.text
+    assert (
+        "600 points, more than 100, are approximate: 100.0 % are found, measured on 600 points" in caplog.text
+    )
     caplog.clear()
     monkeypatch.setattr(_neighbours, "PROBES", 1)
     near = dense(jaccard_distance(x, 10, 4))
