@@ -276,7 +276,9 @@ def draw(plan: Plan, folder: Path, people: Mapping[Path, str], pictures: Path) -
         title = "Agreement of the clusters with those of the round before"
         line_curves(path, curves, "round", "adjusted Rand index", title)
         lines += [f"![{title}](images/{path.name})", ""]
-    if (run / "adaptation/pseudo_labels").is_dir():
+    if any(
+        run.glob("adaptation/pseudo_labels/round_*.csv")
+    ):  # none where the first clusters could not be learned from
         path = draw_purity(
             pictures / f"{plan.target}_adaptation_purity.png", by_round(run / "adaptation", people)
         )

@@ -134,6 +134,17 @@ def test_an_arm_that_a_guard_ended_is_named(tmp_path, runs, stopped, monkeypatch
     assert f"- **no**: every arm and seed took all rounds; {told}\n" in page
 
 
+def test_an_adaptation_whose_first_round_was_taken_back_has_no_picture_of_its_purity(
+    tmp_path, runs, monkeypatch
+):
+    _main(tmp_path, monkeypatch)
+    (tmp_path / "out/adapted/seed_0/step_1/adaptation/pseudo_labels/round_1.csv").unlink()
+    code, page = _main(tmp_path, monkeypatch)
+    assert (
+        code == 0 and "drone_adaptation_agreement.png" in page and "drone_adaptation_purity.png" not in page
+    )
+
+
 def test_a_smoke_run_is_tiny_and_leaves_the_page(tmp_path, runs, monkeypatch):
     code, page = _main(tmp_path, monkeypatch, "--smoke")
     assert code == 0 and "old" in page and len(runs) == 2 * (1 + 6)
