@@ -1,5 +1,8 @@
-"""One range for all channels before a BNNeck, so that an 8-bit grid has as many steps for each of them."""
+"""One range for all channels that only batch norms read, so that an 8-bit grid has as many steps for each of them."""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import keras
@@ -9,16 +12,47 @@ from keras import layers
 from common.quantization.qat import Calibration
 
 _CEILING = 6.0  # of ReLU6
+_POOLS = (
+    *(layers.MaxPooling2D, layers.AveragePooling2D),
+    *(layers.GlobalMaxPooling2D, layers.GlobalAveragePooling2D),
+)
+_PASSES = (*_POOLS, layers.Add, layers.ZeroPadding2D, layers.Dropout, layers.Identity)
+"""Layers that give scaled channels for scaled channels, as do ReLU and ReLU6."""
+_LINEAR = (layers.Conv2D, layers.DepthwiseConv2D, layers.Dense)
 
 
-def equalize_features(model: keras.Model, calibration: Calibration) -> keras.Model:
-    """Scale the channels whose means a BNNeck normalises to one range, and the neck back; the embeddings stay the same.
+@dataclass
+class _Stream:
+    """Tensors whose channels are scaled together."""
 
-    An activation has one step for all of its channels. The mean over a map hardly varies in some channels, and a BNNeck
-    spreads them to unit variance, and with them the step: of trained `mobilenetv2_a100` half of the means vary by less
-    than it. There this raises the cosine to float of unseen images from 0.979 to 0.994. Scaling a channel before a
-    ReLU, which keeps it, and dividing in the neck changes nothing of the float network (cross-layer equalisation, Nagel
-    et al., Data-Free Quantization, 2019, equation 6); the greatest value of each channel, which the grid must hold,
+    tensors: list[keras.KerasTensor]
+    passes: list[Any]
+    """Layers between them."""
+    writers: list[Any]
+    readers: list[Any]
+
+    @property
+    def rounded(self) -> list[keras.KerasTensor]:
+        """Without what a ReLU reads, which an integer graph never rounds."""
+        clipped = {id(_only_input(layer)) for layer in self.passes if _is_relu(layer)}
+        return [tensor for tensor in self.tensors if id(tensor) not in clipped]
+
+    def factors(self, greatest: np.ndarray) -> np.ndarray:
+        """What brings channels to one range, (C,) from (C,); 1 for those that are always 0, and where ReLU6 forbids."""
+        ceiling = _CEILING if any(map(_is_relu6, self.passes)) else np.inf
+        is_scaled = (greatest > 0) & (greatest.max() <= ceiling)
+        return np.divide(greatest.max(), greatest, out=np.ones_like(greatest), where=is_scaled)
+
+
+def equalize_channels(model: keras.Model, calibration: Calibration) -> keras.Model:
+    """Scale channels that only batch norms read to one range, and the batch norms back; the embeddings stay the same.
+
+    An activation has one step for all of its channels, and a batch norm spreads to unit variance what varies little in
+    some, and the step with it. So it is before a BNNeck, where half of the means of trained `mobilenetv2_a100` vary by
+    less than a step, and in the residual streams of ResNetV2. Scaling a channel where it is written, past layers that
+    keep scales, and dividing where a batch norm reads it changes neither the float network nor the integers of kernels
+    with one scale a channel (cross-layer equalisation, Nagel et al., Data-Free Quantization, 2019, equation 6, without
+    what it costs where convolutions read). The greatest absolute value of each channel, which the grid must hold,
     becomes that of the greatest one. A ReLU6 clips a scaled channel where its range on the calibration images ends.
 
     Args:
@@ -26,61 +60,101 @@ def equalize_features(model: keras.Model, calibration: Calibration) -> keras.Mod
         calibration: Yields rescaled float32 batches (n, H, W, C).
 
     Returns:
-        A copy with other weights of two batch norms; the model itself where it does not end in batch norm, ReLU, global
-        average pool and BNNeck. Without the pool, as in OSNet, the channels vary alike and nothing is gained.
+        A copy with other weights; the model itself where there are no such channels. Behind convolutions and dense
+        layers a batch norm needs none, as it is folded into them.
     """
-    found = _norm_and_neck(model)
-    if found is None:
+    if not (streams := _streams(model)):
         return model
-    norm, features, _ = found
-    watched = keras.Model(model.input, features)
-    greatest = np.zeros(features.shape[-1], np.float32)
+    greatest = [np.zeros(stream.tensors[0].shape[-1], np.float32) for stream in streams]
+    rounded = [(values, x) for values, stream in zip(greatest, streams, strict=True) for x in stream.rounded]
+    watched = keras.Model(model.input, [tensor for _, tensor in rounded])
     for images in calibration():
-        values = np.asarray(watched(images, training=False))
-        greatest = np.maximum(greatest, values.reshape(-1, values.shape[-1]).max(axis=0))
-    factors = np.divide(greatest.max(), greatest, out=np.ones_like(greatest), where=greatest > 0)
+        for (values, _), x in zip(rounded, watched(images, training=False), strict=True):
+            np.maximum(values, np.abs(x).reshape(-1, len(values)).max(axis=0), out=values)
     scaled = keras.models.clone_model(model)
     scaled.set_weights(model.get_weights())
-    norm, _, neck = _norm_and_neck(scaled) or found
-    norm.gamma.assign(norm.gamma * factors)
-    norm.beta.assign(norm.beta * factors)
-    neck.moving_mean.assign(neck.moving_mean * factors)
-    neck.gamma.assign(neck.gamma / factors)
+    for stream, values in zip(streams, greatest, strict=True):
+        factors = stream.factors(values)
+        for layer in stream.writers:
+            _scale_written(scaled.get_layer(layer.name), factors)
+        for layer in stream.readers:
+            norm = scaled.get_layer(layer.name)
+            norm.moving_mean.assign(norm.moving_mean * factors)
+            norm.gamma.assign(norm.gamma / factors)
     return scaled
 
 
-def _norm_and_neck(model: keras.Model) -> tuple[Any, keras.KerasTensor, Any] | None:
-    """The batch norm before the ReLU, what the ReLU gives, and the neck; None where the network ends otherwise."""
-    neck = _source(model.output)
-    if not (isinstance(neck, layers.BatchNormalization) and neck.scale):
-        return None
-    pool = _source(_only_input(neck))
-    if not isinstance(pool, layers.GlobalAveragePooling2D):
-        return None
-    features = _only_input(pool)
-    activation = _source(features)
-    if not _is_relu(activation):
-        return None
-    norm = _source(_only_input(activation))
-    is_affine = isinstance(norm, layers.BatchNormalization) and norm.scale and norm.center
-    is_only_way = (
-        len(norm._outbound_nodes) == len(activation._outbound_nodes) == len(neck._inbound_nodes) == 1
-    )
-    return (norm, features, neck) if is_affine and is_only_way else None
+def _scale_written(layer: Any, factors: np.ndarray) -> None:
+    if isinstance(layer, layers.BatchNormalization):
+        layer.gamma.assign(layer.gamma * factors)
+        layer.beta.assign(layer.beta * factors)
+        return
+    kernel = layer.kernel
+    is_depthwise = isinstance(layer, layers.DepthwiseConv2D)  # (h, w, C, M), others (..., C)
+    kernel.assign(kernel * (factors.reshape(kernel.shape[2:]) if is_depthwise else factors))
+    if layer.use_bias:
+        layer.bias.assign(layer.bias * factors)
 
 
-def _source(tensor: keras.KerasTensor) -> Any:
-    return tensor._keras_history.operation
+def _streams(model: keras.Model) -> list[_Stream]:
+    """What linear layers and batch norms write and nothing but batch norms reads, with a layer in between."""
+    nodes = [node for nodes in model._nodes_by_depth.values() for node in nodes if node.input_tensors]
+    calls = Counter(id(node.operation) for node in nodes)
+    ends = {id(tensor) for tensor in (*model.inputs, *model.outputs)}
+    found = []
+    for passing in _connected([node for node in nodes if _passes(node.operation)]):
+        tensors = {id(tensor): tensor for node in passing for tensor in (*node.input_tensors, *node.outputs)}
+        others = [node for node in nodes if node not in passing]
+        writers = [n.operation for n in others if tensors.keys() & {id(tensor) for tensor in n.outputs}]
+        readers = [n.operation for n in others if tensors.keys() & {id(tensor) for tensor in n.input_tensors}]
+        if (
+            not tensors.keys() & ends
+            and len({tensor.shape[-1] for tensor in tensors.values()}) == 1
+            and all(calls[id(layer)] == 1 for layer in (*writers, *readers))
+            and all(map(_writes, writers))
+            and all(isinstance(layer, layers.BatchNormalization) and layer.scale for layer in readers)
+        ):
+            passes = [node.operation for node in passing]
+            found.append(_Stream(list(tensors.values()), passes, writers, readers))
+    return found
+
+
+def _connected(nodes: Sequence[Any]) -> list[list[Any]]:
+    """Nodes in groups that share tensors."""
+    groups: list[tuple[set[int], list[Any]]] = []
+    for node in nodes:
+        tensors, members = {id(tensor) for tensor in (*node.input_tensors, *node.outputs)}, [node]
+        for group in [group for group in groups if group[0] & tensors]:
+            groups.remove(group)
+            tensors |= group[0]
+            members += group[1]
+        groups.append((tensors, members))
+    return [members for _, members in groups]
+
+
+def _passes(layer: Any) -> bool:
+    return isinstance(layer, _PASSES) or _is_relu(layer)
+
+
+def _writes(layer: Any) -> bool:
+    if isinstance(layer, layers.BatchNormalization):
+        return bool(layer.scale and layer.center)
+    return isinstance(layer, _LINEAR) and layer.activation is keras.activations.linear
+
+
+def _is_relu(layer: Any) -> bool:
+    """Whether the layer is a ReLU or a ReLU6."""
+    if isinstance(layer, layers.ReLU):
+        return layer.max_value in (None, _CEILING) and not layer.negative_slope and not layer.threshold
+    is_plain = isinstance(layer, layers.Activation) and layer.activation is keras.activations.relu
+    return is_plain or _is_relu6(layer)
+
+
+def _is_relu6(layer: Any) -> bool:
+    if isinstance(layer, layers.ReLU):
+        return layer.max_value == _CEILING
+    return isinstance(layer, layers.Activation) and layer.activation is keras.activations.relu6
 
 
 def _only_input(layer: Any) -> keras.KerasTensor:
     return layer._inbound_nodes[0].input_tensors[0]
-
-
-def _is_relu(layer: Any) -> bool:
-    if isinstance(layer, layers.ReLU):
-        return layer.max_value in (None, _CEILING) and not layer.negative_slope and not layer.threshold
-    return isinstance(layer, layers.Activation) and layer.activation in (
-        keras.activations.relu,
-        keras.activations.relu6,
-    )

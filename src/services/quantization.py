@@ -13,7 +13,7 @@ from common.artifacts import Model, Report, Table, tool_versions, whole_file, wr
 from common.config import ConfigError
 from common.quantization.bridge import to_tf_keras
 from common.quantization.encodings import encodings
-from common.quantization.equalize import equalize_features
+from common.quantization.equalize import equalize_channels
 from common.quantization.qat import check_float_layers
 from common.run import Run
 from common.runtime.keras_file import load_network
@@ -121,7 +121,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     section, network = _section(config), load_network(model.path)
     branches = branches_of(network, preprocessing_for(config, model), data.calibration)
     if len(branches) == 1:
-        network = equalize_features(network, branches[0].calibrate)
+        network = equalize_channels(network, branches[0].calibrate)
         branches = [replace(branches[0], network=network)]
     _LOGGER.info("%s with %d calibration images", section.quantizer, len(data.calibration))
     made = _QUANTIZERS[section.quantizer](config, network, branches, data, run)
