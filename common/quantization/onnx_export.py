@@ -56,6 +56,7 @@ def tf_keras_to_onnx(
     check_converted(proto)
     graph = OnnxGraph(proto)
     _drop_identity_reshapes(graph)
+    _keep_pads_of_max_pools(graph)
     exported = graph.finish()
     onnx.helper.set_model_props(exported, {LAYOUT_KEY: "NCHW" if nchw else "NHWC"})
     return exported
@@ -78,3 +79,15 @@ def _drop_identity_reshapes(graph: OnnxGraph) -> None:
         if shapes.get(node.input[0], ()) == shapes.get(node.output[0]):
             graph.redirect(node.output[0], node.input[0])
             graph.nodes.remove(node)
+
+
+def _keep_pads_of_max_pools(graph: OnnxGraph) -> None:
+    """Say that a MaxPool behind a Pad pads nothing itself.
+
+    ONNX Runtime 1.31 moves the zeros into a MaxPool that leaves it open, for the HTP too, and there they are -inf.
+    """
+    producers = graph.producers()
+    for node in [n for n in graph.nodes if n.op_type == "MaxPool" and n.input[0] in producers]:
+        is_open = {"pads", "auto_pad"}.isdisjoint(attribute.name for attribute in node.attribute)
+        if producers[node.input[0]].op_type == "Pad" and is_open:
+            node.attribute.append(onnx.helper.make_attribute("auto_pad", "VALID"))

@@ -1,6 +1,7 @@
 import importlib.util
 import logging
 
+import keras
 import numpy as np
 import onnx
 import pytest
@@ -28,6 +29,14 @@ def test_float_export_equals_the_source(toy, images, run_onnx, batch_size, nchw)
     np.testing.assert_allclose(run_onnx(model, images), toy(images, training=False), atol=1e-4)
     assert [i.name for i in model.graph.input] == ["images"]
     assert [o.name for o in model.graph.output] == ["embedding"]
+
+
+def test_zeros_before_a_max_pool_stay_zeros(images, run_onnx):
+    source = keras.Input((32, 16, 3))
+    x = keras.layers.Conv2D(8, 3, bias_initializer=keras.initializers.Constant(-3))(source)  # all is below 0
+    x = keras.layers.MaxPooling2D(3, 2)(keras.layers.ZeroPadding2D()(x))
+    network = keras.Model(source, keras.layers.GlobalAveragePooling2D()(x))
+    np.testing.assert_allclose(run_onnx(export_onnx(network), images), network(images), atol=1e-5)
 
 
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
