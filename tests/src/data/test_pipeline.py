@@ -86,7 +86,8 @@ def test_augmentation_sees_pixels_and_a_new_seed_each_step(samples):
 
 
 @pytest.mark.parametrize("where", ["memory", "folder"])
-def test_cache_changes_nothing_but_speed(samples, tmp_path, where):
+def test_cache_changes_nothing_but_speed(samples, tmp_path, where, monkeypatch):
+    monkeypatch.setattr(pipeline, "_CHUNK", 7)
     cache = "memory" if where == "memory" else tmp_path / "cache"
     for cached, plain in zip(batches_of(samples, cache=cache), batches_of(samples), strict=True):
         np.testing.assert_array_equal(cached["images"], plain["images"])
@@ -142,7 +143,8 @@ def test_evaluation_batches_are_all_images_in_order(samples):
     np.testing.assert_array_equal(np.concatenate(parts), load_pixels(samples, PLAIN))
 
 
-def test_training_evaluation_and_loading_agree(samples):
+def test_training_evaluation_and_loading_agree(samples, monkeypatch):
+    monkeypatch.setattr(pipeline, "_CHUNK", 7)
     preprocessing = Preprocessing((40, 40, 3), interpolation="bicubic", aspect_ratio="padding")
     loaded = load_images(samples, preprocessing)
     np.testing.assert_array_equal(
