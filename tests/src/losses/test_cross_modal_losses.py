@@ -151,6 +151,12 @@ def test_center_loss_pulls_features_to_their_own_centers():
     np.testing.assert_allclose(gradient, 2 * away / len(away), rtol=1e-5, atol=1e-7)
 
 
+def test_center_loss_on_the_published_batch():
+    """Computed once as the mean square of the distances, in float64."""
+    centers = np.eye(5, 16, dtype="float32")
+    assert float(center_loss(INPUTS, LABELS, centers)) == pytest.approx(0.0, rel=1e-6)
+
+
 def test_centers_are_constants_of_the_loss():
     centers = tf.Variable(np.zeros((5, 16), "float32"))
     with tf.GradientTape() as tape:

@@ -56,6 +56,24 @@ def test_batch_hard_is_that_of_torchreid():
     np.testing.assert_allclose(gradient, GOLDENS["grad/triplet_batch_hard_euclidean_m0.3"], atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("strategy", "metric", "golden"),
+    [
+        ("hard", "cosine", 0.0),
+        ("semi_hard", "euclidean", 0.0),
+        ("semi_hard", "cosine", 0.0),
+        ("simple", "euclidean", 0.0),
+        ("simple", "cosine", 0.0),
+    ],
+)
+def test_values_on_the_published_embeddings(strategy, metric, golden):
+    """Computed once with the reference of this file in float64."""
+    found = triplet(
+        GOLDENS["embeddings"], GOLDENS["labels"], margin=0.3, strategy=strategy, distance_metric=metric
+    )
+    assert float(found) == pytest.approx(golden, rel=1e-5)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @settings(max_examples=20, deadline=None)
