@@ -346,8 +346,9 @@ def test_a_training_network_for_one_modality_gives_the_rows_of_both(neck):
 
 def test_another_network_is_refused():
     network = agw(SHAPE, **SMALL)
-    with pytest.raises(ConfigError, match="has a layer 'conv1_bn' with weights|needs"):
-        start_from_single(network, MODELS.get("osnet_a025")(SHAPE))
+    deep = MODELS.get("custom_model")(SHAPE, depth=5)
+    with pytest.raises(ConfigError, match="has a layer 'conv5' with weights, for which 'agw' has no place"):
+        start_from_single(network, deep)
     wide = MODELS.get("custom_model")(SHAPE, width=8)
     with pytest.raises(
         ConfigError, match="layer 'conv1' has weights of the shapes .* but 'visible_conv1' needs"
