@@ -24,11 +24,8 @@ class TFLiteRuntime(Runtime):
         self._single = self._load()
         self._input = _only_input(self._single, path)
         outputs = self._single.get_output_details()
-        try:
-            self._output = outputs[embedding_index([output["name"] for output in outputs], path)]
-            self.embedding_dim = embedding_length(list(self._output["shape"]), path)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        self._output = outputs[embedding_index([output["name"] for output in outputs], path)]
+        self.embedding_dim = embedding_length(list(self._output["shape"]), path)
         _, height, width, channels = (int(size) for size in self._input["shape"])
         self.input_shape = (height, width, channels)
         quantized = any(tensor["dtype"] == np.int8 for tensor in self._single.get_tensor_details())

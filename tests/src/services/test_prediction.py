@@ -14,8 +14,10 @@ from PIL import Image
 
 from common.config import ConfigError, validate
 from common.run import Run
+from src.data.selection import Data
 from src.pipeline import SERVICES, _preflight, _starting_model
 from src.schema import Config
+from src.services import prediction
 
 COLOURS = {
     "query": {"a_c1_0": (250, 20, 20), "b_c1_0": (20, 240, 30), "c_c2_0": (30, 60, 230)},
@@ -260,6 +262,13 @@ def test_a_gallery_of_nothing_but_the_query_is_refused(folder):
     paths = {f"prediction_{part}_path": str(folder / "one") for part in ("query", "gallery")}
     with pytest.raises(ConfigError, match="which is not compared with itself: expected at least one other"):
         _check(_config(folder, dataset=paths), folder)
+
+
+def test_nothing_to_find_is_refused(folder):
+    with pytest.raises(
+        ConfigError, match="needs query and gallery images, received 0 and 0: set dataset.predic"
+    ):
+        prediction.preflight(_config(folder), Data(), None)
 
 
 def test_names_that_only_look_like_identities_are_pointed_out(folder, caplog):

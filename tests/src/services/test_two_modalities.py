@@ -4,6 +4,7 @@ import csv
 import importlib
 import importlib.util
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -222,7 +223,8 @@ def test_prediction_finds_people_across_modalities(root, model, tmp_path):
     assert report.metrics["float32/keras/first_match_correct"] == 1.0
 
 
-def test_unknown_images_in_a_folder_thermal_are_thermal(root, model, tmp_path):
+def test_unknown_images_in_a_folder_thermal_are_thermal(root, model, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     paths = {
         "prediction_query_path": str(root / "regdb/Thermal"),
         "prediction_gallery_path": str(root / "regdb/Visible"),
@@ -234,6 +236,7 @@ def test_unknown_images_in_a_folder_thermal_are_thermal(root, model, tmp_path):
     _run(tmp_path, config, "prediction")
     found = json.loads((tmp_path / "prediction/matches.json").read_text())["queries"]
     assert len(found) == 40
+    assert "are read without identities: the data set's own lists name the images" in caplog.text
     assert all(Path(q["query"]).parent.name == Path(q["matches"][0]["gallery"]).parent.name for q in found)
 
 
@@ -345,6 +348,10 @@ def test_benchmarking_needs_an_image_of_each_modality(root, model, tmp_path):
     config = _config(root, "sysu_mm01", "benchmarking", dataset=dataset)
     visible = [Sample(folder / "cam1/0001/0001.jpg", 1, 1)]
     service = importlib.import_module(SERVICES["benchmarking"])
+    with pytest.raises(
+        ConfigError, match="benchmarking compares on test images: set dataset.test_query_path"
+    ):
+        service.preflight(config, Data(), None)
     with pytest.raises(ConfigError, match="none is thermal: set dataset.test_query_path"):
         service.preflight(config, Data(query=visible, gallery=visible), _starting_model(config))
 

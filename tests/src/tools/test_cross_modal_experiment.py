@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from common.config import validate
+from common.config import ConfigError, validate
 from src.tools import cross_modal_experiment as tool
 from src.tools import experiment
 from src.tools.experiment import step_folder
@@ -173,6 +173,17 @@ def tiny_sysu(tmp_path_factory):
     from datasets.synthetic import generate
 
     return generate("tiny", tmp_path_factory.mktemp("data") / "sysu", "sysu_mm01", progress=False)
+
+
+def test_what_an_evaluation_lacks_is_named(tmp_path):
+    with pytest.raises(
+        ConfigError, match="needs evaluation.random_network=True; its evaluation has no random rank1"
+    ):
+        tool._of_random({"float32/keras/rank1": 0.5}, "rank1")
+    with pytest.raises(
+        ConfigError, match="expected a best_model_keras_queries.csv with the results of each query"
+    ):
+        tool._queries(tmp_path)
 
 
 def test_the_plan_of_the_project_is_valid_and_its_arms_see_the_same_images():
