@@ -116,6 +116,24 @@ def test_published_counts_of_regdb_look_at_the_right_half():
     assert all(count.counted(parts) == count.published for count in KNOWN_DATA_SETS["regdb"].counts)
 
 
+@pytest.mark.parametrize(
+    ("layout", "trained", "queries", "gallery"),
+    [
+        # Images and people of each part, from the publications
+        ("llcm", (30_921, 713), (7_166, 351), (8_680, 351)),
+        ("market1501", (12_936, 751), (3_368, 750), (19_732, 752)),
+    ],
+)
+def test_published_counts_of_other_sets_look_at_the_right_part(layout, trained, queries, gallery):
+    sizes = {"training": trained, "validation": (0, 1), "query": queries, "gallery": gallery}
+    parts = {
+        part: [Sample(Path("x"), f"{part == 'training'} {k % people}", 1 + k % 9) for k in range(images)]
+        for part, (images, people) in sizes.items()
+    }
+    counts = KNOWN_DATA_SETS[layout].counts
+    assert {c.what: c.counted(parts) for c in counts} == {c.what: c.published for c in counts}
+
+
 def test_a_missing_data_set_is_explained_and_not_downloaded(doctor, tmp_path):
     for layout, link in (
         ("sysu_mm01", "https://github.com/wuancong/SYSU-MM01"),
