@@ -120,7 +120,12 @@ def test_parameters_are_the_published_ones(published):
 
 
 @pytest.mark.parametrize(
-    ("shape", "expected"), [((256, 128, 3), 4.06), ((288, 144, 3), 5.14), ((384, 144, 3), 6.85)]
+    ("shape", "expected"),
+    [
+        ((288, 144, 3), 5.14),
+        pytest.param((256, 128, 3), 4.06, marks=pytest.mark.slow),
+        pytest.param((384, 144, 3), 6.85, marks=pytest.mark.slow),
+    ],
 )
 def test_multiply_accumulates_of_an_image_are_the_published_ones(published, shape, expected):
     model = published if shape == (288, 144, 3) else agw(shape)
