@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,18 @@ ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
-    """Root of the synthetic preset `tiny` in the Market-1501 layout."""
+def tiny_in(tmp_path_factory) -> Callable[[str], Path]:
+    """Root of the synthetic preset `tiny` in a layout, rendered once: who changes it takes a copy."""
     from datasets.synthetic import generate
 
-    return generate("tiny", tmp_path_factory.mktemp("data") / "synthetic_tiny", progress=False)
+    folder = tmp_path_factory.mktemp("synthetic_tiny")
+    return cache(lambda layout: generate("tiny", folder / layout, layout, progress=False))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_in) -> Path:
+    """Root of the synthetic preset `tiny` in the Market-1501 layout."""
+    return tiny_in("market1501")
 
 
 @pytest.fixture(scope="session")

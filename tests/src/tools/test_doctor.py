@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-from datasets.synthetic import generate
 from src.data.sample import Sample
 from src.tools._known_data_sets import KNOWN_DATA_SETS
 from src.tools.doctor import main
@@ -17,9 +16,8 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rendered")
-    return {layout: generate("tiny", folder / layout, layout, progress=False) for layout in LAYOUTS}
+def rendered(tiny_in):
+    return {layout: tiny_in(layout) for layout in LAYOUTS}
 
 
 @pytest.fixture
