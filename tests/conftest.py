@@ -1,5 +1,6 @@
 """What several test folders need: a tiny synthetic data set, and the program as a user starts it."""
 
+import importlib.util
 import os
 import subprocess
 import sys
@@ -10,6 +11,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_runtest_setup(item) -> None:
+    if item.get_closest_marker("qnn") and importlib.util.find_spec("onnxruntime_qnn") is None:
+        pytest.skip("onnxruntime-qnn is for Linux on x86-64")
 
 
 @pytest.fixture(scope="session")

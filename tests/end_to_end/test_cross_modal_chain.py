@@ -1,16 +1,10 @@
 """Everything with a network for visible and thermal images, as a user starts it: trained, quantized, scored, packed."""
 
-import importlib.util
 import json
 
 import pytest
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.qnn]
 
 CONFIG = """
 operation_mode: chain_tqebd

@@ -1,4 +1,3 @@
-import importlib.util
 import logging
 
 import keras
@@ -83,9 +82,7 @@ def test_activations_of_16_bits_leave_the_rounding_of_the_weights(
     assert {entry["bw"] for entry in found["param_encodings"]} >= {8, 32}
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
+@pytest.mark.qnn
 def test_the_npu_computes_16_bits_as_onnxruntime_does(wide_onnx, images, run_onnx, cosine, tmp_path):
     onnx.save(wide_onnx, tmp_path / "wide.onnx")
     compiled = compile_htp(tmp_path / "wide.onnx", tmp_path / "htp").require_complete().require_integer()

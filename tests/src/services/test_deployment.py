@@ -33,9 +33,7 @@ from src.schema import Card, Config
 from src.services import _model_card, benchmarking, deployment
 from src.services._checklist import measured, reports_of, requirements, stated
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
+pytestmark = pytest.mark.qnn
 
 SHAPE, DIM = (64, 32, 3), 24
 RUNNERS = Path(gate.__file__).parent / "runners"

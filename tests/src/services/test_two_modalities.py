@@ -2,7 +2,6 @@
 
 import csv
 import importlib
-import importlib.util
 import json
 import logging
 import subprocess
@@ -302,13 +301,8 @@ def test_a_file_of_one_modality_alone_refuses_images_of_the_other(root, int8, tm
         _run(tmp_path, config)
 
 
-needs_qnn = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
-
-
 @pytest.mark.slow
-@needs_qnn
+@pytest.mark.qnn
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_each_modality_is_benchmarked_as_a_graph_of_its_own(root, model, int8, tmp_path, precision):
     path = model.path if precision == "float32" else int8[0] / "quantized_model_visible.onnx"
@@ -330,7 +324,7 @@ def test_each_modality_is_benchmarked_as_a_graph_of_its_own(root, model, int8, t
 
 
 @pytest.mark.slow
-@needs_qnn
+@pytest.mark.qnn
 def test_the_emulator_runs_both_graphs(root, int8, tmp_path):
     path = int8[0] / "quantized_model_visible.onnx"
     section = {"target": "qnn_htp_emulator"}
@@ -341,7 +335,7 @@ def test_the_emulator_runs_both_graphs(root, int8, tmp_path):
     assert (tmp_path / "evaluation/quantized_model_onnx_emulator_queries.csv").is_file()
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_benchmarking_needs_an_image_of_each_modality(root, model, tmp_path):
     folder = root / "sysu_mm01"
     dataset = {"dataset_name": "market1501", "test_query_path": "query", "test_gallery_path": "gallery"}
@@ -357,7 +351,7 @@ def test_benchmarking_needs_an_image_of_each_modality(root, model, tmp_path):
 
 
 @pytest.mark.slow
-@needs_qnn
+@pytest.mark.qnn
 def test_deployment_packs_each_modality_and_its_runner_agrees(root, int8, tmp_path):
     folder, made = int8
     config = _config(
