@@ -10,14 +10,11 @@ from src.metrics.reranking import (
     neighbor_feature_centralization,
 )
 from src.registries import RERANKING
+from tests.numeric import unit
 
 DATA = Path(__file__).parents[2] / "data"
 GOLDEN = np.load(DATA / "retrieval.npz")
 NFC = np.load(DATA / "nfc.npz")
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def points(seed, n=60, people=6, dimensions=8):

@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -33,6 +32,8 @@ from src.models._two_stems import (
 from src.models.agw import agw
 from src.registries import MODELS
 from src.schema import ModelSection
+from tests.networks import run_onnx, size_of
+from tests.numeric import cosine
 
 SHAPE = (64, 32, 3)
 SMALL = {"backbone": "custom_model"}
@@ -78,10 +79,6 @@ def lively(model):
             layer.moving_mean.assign(0.1 * generator.uniform(size=layer.moving_mean.shape))
             layer.moving_variance.assign(generator.uniform(0.5, 1.5, layer.moving_variance.shape))
     return model
-
-
-def size_of(variables):
-    return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
 def multiply_accumulates(model):
@@ -182,18 +179,6 @@ def test_one_set_of_weights_in_training_in_files_and_on_the_chip(arguments, tmp_
     assert again.get_layer("logits").weights[0].shape[-1] == 7 and not again.get_layer("logits").use_bias
     for name in ("features", "embedding"):
         assert_same(again(batch, training=False)[name], outputs[name])
-
-
-def cosine(found, expected):
-    """Mean cosine without what all embeddings have in common."""
-    a, b = (np.asarray(values) - np.mean(values, axis=0) for values in (found, expected))
-    return np.mean(np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
-
-
-def run_onnx(graph, batch):
-    session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-    name = session.get_inputs()[0].name
-    return np.concatenate([session.run(None, {name: image[None]})[0] for image in batch])
 
 
 @pytest.mark.slow

@@ -7,6 +7,7 @@ import pytest
 from src.models import osnet
 from src.tools.checkpoints.sources import SOURCES
 from src.tools.checkpoints.transfer import transfer
+from tests.networks import size_of
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -18,10 +19,6 @@ PUBLISHED = {
     "osnet_a075": (1_285_754, 17_536, 571_754_536),
     "osnet_a100": (2_169_508, 23_040, 978_878_352),
 }
-
-
-def size_of(variables):
-    return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
 def multiply_accumulates(model):

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 
 from src.models import resnet
+from tests.networks import size_of
 
 # Trainable parameters, batch-norm statistics, and multiply-accumulates of the convolutions at 256x128. Those of
 # ResNet-50 were counted by torchreid on torchvision's network without its classifier; with last stride 1 on its
@@ -13,10 +14,6 @@ PUBLISHED = {
     ("resnet50_ibn_a", 2): (23_508_032, 50_880, 2_669_150_208),
     ("resnet101", 1): (44_549_160 - 2049 * 1000, 105_344, None),
 }
-
-
-def size_of(variables):
-    return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
 def multiply_accumulates(model):
