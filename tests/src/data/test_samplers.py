@@ -107,7 +107,7 @@ def test_the_draw_depends_on_seed_and_epoch_only():
 def test_the_draw_is_the_same_in_every_version():
     """A training that is resumed after an upgrade sees what it would have seen."""
     [first, *_] = pk_batches(np.repeat(range(6), 4), 3, 2, 0, 0)
-    assert first.tolist() == []
+    assert first.tolist() == [9, 11, 5, 7, 19, 16]
 
 
 @pytest.mark.parametrize(("images", "steps"), [(1, 1), (64, 1), (65, 2), (640, 10)])
@@ -214,7 +214,7 @@ def test_the_cross_modal_draw_depends_on_seed_and_epoch_only():
 def test_the_cross_modal_draw_is_the_same_in_every_version():
     labels, thermal = np.repeat(range(6), 4), np.tile([False, True], 12)
     [first, *_] = cross_modal_batches(labels, thermal, 3, 1, 0, 0)
-    assert first.tolist() == []
+    assert first.tolist() == [22, 14, 4, 21, 15, 7]
 
 
 def test_an_epoch_of_balanced_people_sees_every_image_once():

@@ -161,13 +161,17 @@ def doubled(arguments):
 @pytest.mark.parametrize(
     ("loss", "arguments", "golden"),
     [
-        (modality_structure, (INPUTS, LABELS, MODALITIES), 0.0),
-        (branch_structure, (INPUTS, INPUTS**2, MODALITIES), 0.0),
-        (modality_semantics, (INPUTS[:, :4], LABELS, MODALITIES), 0.0),
-        (branch_semantics, (INPUTS[:, :4], INPUTS[:, 4:8]), 0.0),
-        (purification, (INPUTS[:, :8].reshape(16, 2, 4), INPUTS.reshape(16, 2, 8), LABELS, MODALITIES), 0.0),
-        (modality_classification, (INPUTS[:, :2], MODALITIES), 0.0),
-        (modality_confusion, (INPUTS[:, 2:4], MODALITIES), 0.0),
+        (modality_structure, (INPUTS, LABELS, MODALITIES), 2.540013),
+        (branch_structure, (INPUTS, INPUTS**2, MODALITIES), 3.374937),
+        (modality_semantics, (INPUTS[:, :4], LABELS, MODALITIES), 4.010207),
+        (branch_semantics, (INPUTS[:, :4], INPUTS[:, 4:8]), 4.414871),
+        (
+            purification,
+            (INPUTS[:, :8].reshape(16, 2, 4), INPUTS.reshape(16, 2, 8), LABELS, MODALITIES),
+            4.914991,
+        ),
+        (modality_classification, (INPUTS[:, :2], MODALITIES), 1.207359),
+        (modality_confusion, (INPUTS[:, 2:4], MODALITIES), 1.384298),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )

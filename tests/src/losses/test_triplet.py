@@ -56,11 +56,11 @@ def test_batch_hard_is_that_of_torchreid():
 @pytest.mark.parametrize(
     ("strategy", "metric", "golden"),
     [
-        ("hard", "cosine", 0.0),
-        ("semi_hard", "euclidean", 0.0),
-        ("semi_hard", "cosine", 0.0),
-        ("simple", "euclidean", 0.0),
-        ("simple", "cosine", 0.0),
+        ("hard", "cosine", 0.505003),
+        ("semi_hard", "euclidean", 0.2109211),
+        ("semi_hard", "cosine", 0.2434618),
+        ("simple", "euclidean", 0.1373000),
+        ("simple", "cosine", 0.1276256),
     ],
 )
 def test_values_on_the_published_embeddings(strategy, metric, golden):
