@@ -92,7 +92,7 @@ def embedding_index(names: Sequence[str], source: object) -> int:
 
 def embedding_length(shape: Sequence[object], source: object) -> int:
     """D of an output of shape (N, D); ConfigError where it has another one."""
-    if len(shape) != 2 or not isinstance(shape[1], int | np.integer) or shape[1] < 1:
+    if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1:
         raise ConfigError(
             f"{source}: expected an output of shape (N, D) with a fixed D; found {tuple(shape)}."
         )
