@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PYTHON ?= $(shell for v in 3.11 3.12 3.13; do p=$$(command -v python$$v) && $$p -c '' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: demo test headers test-device lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal experiments-adaptation experiments-distillation
+.PHONY: demo test headers test-device test-torch lint bench docs lock clean experiments-quantization quantization-parity experiments-cross-modal experiments-adaptation experiments-distillation
 
 demo: $(VENV)/.product
 	$(BIN)/python stm32ai_main.py --config-name chain_tqeb_config.yaml
@@ -32,6 +32,15 @@ test-device: $(DEVICE)/.installed
 $(DEVICE)/.installed: requirements-device.txt
 	$(PYTHON) -m venv $(DEVICE)
 	$(DEVICE)/bin/pip install --disable-pip-version-check --progress-bar off -q -r requirements-device.txt $$(grep "^pytest==" requirements-dev.txt)
+	touch $@
+
+# PyTorch, which reads published checkpoints where a user has it: a large download that the product does without.
+TORCH := .venv-torch
+test-torch: $(TORCH)/.installed
+	$(TORCH)/bin/python -m pytest tests/src/tools/test_import_checkpoint_torch.py
+$(TORCH)/.installed: requirements.txt
+	$(PYTHON) -m venv $(TORCH)
+	$(TORCH)/bin/pip install --disable-pip-version-check --progress-bar off -q -r requirements.txt torch==2.13.0 $$(grep "^pytest==" requirements-dev.txt)
 	touch $@
 
 lint: $(VENV)/.development

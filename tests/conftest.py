@@ -1,9 +1,11 @@
 """What several test folders need: a tiny synthetic data set, and the program as a user starts it."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,12 +13,24 @@ import pytest
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_runtest_setup(item) -> None:
+    if item.get_closest_marker("qnn") and importlib.util.find_spec("onnxruntime_qnn") is None:
+        pytest.skip("onnxruntime-qnn is for Linux on x86-64")
+
+
 @pytest.fixture(scope="session")
-def tiny(tmp_path_factory) -> Path:
-    """Root of the synthetic preset `tiny` in the Market-1501 layout."""
+def tiny_in(tmp_path_factory) -> Callable[[str], Path]:
+    """Root of the synthetic preset `tiny` in a layout, rendered once: who changes it takes a copy."""
     from datasets.synthetic import generate
 
-    return generate("tiny", tmp_path_factory.mktemp("data") / "synthetic_tiny", progress=False)
+    folder = tmp_path_factory.mktemp("synthetic_tiny")
+    return cache(lambda layout: generate("tiny", folder / layout, layout, progress=False))
+
+
+@pytest.fixture(scope="session")
+def tiny(tiny_in) -> Path:
+    """Root of the synthetic preset `tiny` in the Market-1501 layout."""
+    return tiny_in("market1501")
 
 
 @pytest.fixture(scope="session")

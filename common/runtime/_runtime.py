@@ -7,6 +7,8 @@ from typing import Self
 
 import numpy as np
 
+from common.config import ConfigError
+
 EMBEDDING_OUTPUT = "embedding"
 
 
@@ -76,22 +78,22 @@ class Runtime(ABC):
 
 
 def embedding_index(names: Sequence[str], source: object) -> int:
-    """Position of the output that holds the embedding: the only one, or the one called ``embedding``."""
+    """Position of the output that holds the embedding: the only one or that called ``embedding``, else ConfigError."""
     if len(names) == 1:
         return 0
     # TFLite and ONNX exporters decorate names, e.g. StatefulPartitionedCall_1:0 or model/embedding/mul
     found = [i for i, name in enumerate(names) if EMBEDDING_OUTPUT in name.split(":")[0].split("/")]
     if len(found) != 1:
-        raise ValueError(
+        raise ConfigError(
             f"{source}: expected one output, or exactly one called '{EMBEDDING_OUTPUT}'; found {list(names)}."
         )
     return found[0]
 
 
 def embedding_length(shape: Sequence[object], source: object) -> int:
-    """D of an output of shape (N, D)."""
-    if len(shape) != 2 or not isinstance(shape[1], int | np.integer) or shape[1] < 1:
-        raise ValueError(
+    """D of an output of shape (N, D); ConfigError where it has another one."""
+    if len(shape) != 2 or not isinstance(shape[1], int) or shape[1] < 1:
+        raise ConfigError(
             f"{source}: expected an output of shape (N, D) with a fixed D; found {tuple(shape)}."
         )
     return int(shape[1])

@@ -24,11 +24,8 @@ class TFLiteRuntime(Runtime):
         self._single = self._load()
         self._input = _only_input(self._single, path)
         outputs = self._single.get_output_details()
-        try:
-            self._output = outputs[embedding_index([output["name"] for output in outputs], path)]
-            self.embedding_dim = embedding_length(list(self._output["shape"]), path)
-        except ValueError as error:
-            raise ConfigError(str(error)) from error
+        self._output = outputs[embedding_index([output["name"] for output in outputs], path)]
+        self.embedding_dim = embedding_length(self._output["shape"].tolist(), path)
         _, height, width, channels = (int(size) for size in self._input["shape"])
         self.input_shape = (height, width, channels)
         quantized = any(tensor["dtype"] == np.int8 for tensor in self._single.get_tensor_details())
@@ -97,7 +94,7 @@ class TFLiteRuntime(Runtime):
 def _only_input(interpreter: Any, path: Path) -> dict[str, Any]:
     inputs = interpreter.get_input_details()
     if len(inputs) != 1 or len(inputs[0]["shape"]) != 4:
-        found = [(value["name"], tuple(value["shape"])) for value in inputs]
+        found = [(value["name"], tuple(value["shape"].tolist())) for value in inputs]
         raise ConfigError(f"{path}: expected one input of shape (N, H, W, C); found {found}.")
     return inputs[0]
 

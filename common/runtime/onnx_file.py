@@ -76,11 +76,8 @@ def inspect_onnx(path: Path) -> OnnxFile:
         )
     first = _channels_first(dims, metadata.get(LAYOUT_KEY), path)
     channels, height, width = (dims[1], dims[2], dims[3]) if first else (dims[3], dims[1], dims[2])
-    try:
-        output = graph.output[embedding_index([value.name for value in graph.output], path)]
-        length = embedding_length(_shape(output)[0], path)
-    except ValueError as error:
-        raise ConfigError(str(error)) from error
+    output = graph.output[embedding_index([value.name for value in graph.output], path)]
+    length = embedding_length(_shape(output)[0], path)
     quantized = any(node.op_type in _QUANTIZED_OPERATORS for node in graph.node)
     return OnnxFile(
         input_name=inputs[0].name,

@@ -75,10 +75,17 @@ def test_a_shape_has_three_spellings(spelling):
 
 
 @pytest.mark.parametrize(
-    "spelling", ["(256, 128)", "(256, 128, 3, 1)", "256", "(a, b, c)", "(256.5, 128, 3)"]
+    ("spelling", "message"),
+    [
+        ("(256, 128)", "shape.2: required, but missing"),
+        ("(256, 128, 3, 1)", "shape: tuple should have at most 3 items"),
+        ("256", r"shape: should be a valid tuple \(received 256\)"),
+        ("(a, b, c)", r"shape: should be a valid tuple \(received '\(a, b, c\)'\)"),
+        ("(256.5, 128, 3)", r"shape.0: should be a valid integer \(received 256.5\)"),
+    ],
 )
-def test_another_shape_is_refused_by_its_key(spelling):
-    with pytest.raises(ConfigError, match="shape"):
+def test_another_shape_is_refused_by_its_key(spelling, message):
+    with pytest.raises(ConfigError, match=message):
         validate(_Outer, {"shape": spelling})
 
 

@@ -125,11 +125,12 @@ def test_identities_with_one_crop_are_left_out(tmp_path):
     [
         ("gt/gt.txt", "no annotated MOTChallenge sequence"),
         ("seqinfo.ini", "no annotated MOTChallenge sequence"),
+        ("img1", "has no folder of images"),
     ],
 )
 def test_names_a_missing_file(tmp_path, capsys, missing, message):
     sequence = write_sequence(tmp_path / "seq", people(3))
-    (sequence / missing).unlink()
+    (sequence / missing).rename(tmp_path / "elsewhere")
     assert main([str(sequence), "--output", str(tmp_path / "out")]) == 2
     error = capsys.readouterr().err
     assert message in error

@@ -1,18 +1,10 @@
 """Everything with a network for visible and thermal images, as a user starts it: trained, quantized, scored, packed."""
 
-import importlib.util
 import json
 
 import pytest
 
-from datasets.synthetic import generate
-
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-    ),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.qnn]
 
 CONFIG = """
 operation_mode: chain_tqebd
@@ -29,9 +21,8 @@ mlflow: {{uri: {folder}/mlruns}}
 """
 
 
-def test_a_chain_goes_on_with_both_modalities(program, tmp_path):
-    root = generate("tiny", tmp_path / "sysu", "sysu_mm01", progress=False)
-    (tmp_path / "run.yaml").write_text(CONFIG.format(root=root, folder=tmp_path))
+def test_a_chain_goes_on_with_both_modalities(program, tiny_in, tmp_path):
+    (tmp_path / "run.yaml").write_text(CONFIG.format(root=tiny_in("sysu_mm01"), folder=tmp_path))
     result = program("--config-dir", str(tmp_path), "--config-name", "run.yaml")
     assert result.returncode == 0, result.stderr[-3000:]
     run = tmp_path / "run"

@@ -4,8 +4,6 @@ import json
 
 import pytest
 
-from datasets.synthetic import generate
-
 pytestmark = pytest.mark.slow
 
 CONFIG = """
@@ -32,9 +30,10 @@ mlflow: {{uri: {folder}/mlruns}}
         ("regdb", "regdb: {direction: thermal_to_visible}", "query and gallery are of different modalities"),
     ],
 )
-def test_a_data_set_is_trained_on_and_tested_by_its_lists(program, tmp_path, layout, protocol, sentence):
-    root = generate("tiny", tmp_path / layout, layout, progress=False)
-    text = CONFIG.format(layout=layout, root=root, protocol=protocol, folder=tmp_path)
+def test_a_data_set_is_trained_on_and_tested_by_its_lists(
+    program, tiny_in, tmp_path, layout, protocol, sentence
+):
+    text = CONFIG.format(layout=layout, root=tiny_in(layout), protocol=protocol, folder=tmp_path)
     (tmp_path / "run.yaml").write_text(text)
     result = program("--config-dir", str(tmp_path), "--config-name", "run.yaml")
     assert result.returncode == 0, result.stderr

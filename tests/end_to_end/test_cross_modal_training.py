@@ -11,7 +11,6 @@ import pytest
 
 import common.layers  # noqa: F401  registers GeM
 import src.models._head  # noqa: F401  registers the layers of training networks
-from datasets.synthetic import generate
 
 pytestmark = pytest.mark.slow
 
@@ -33,9 +32,9 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def start(program, folder):
+def start(program, folder, tiny_in):
     """Runs a synthetic recipe with overrides; returns its output folder and what it printed."""
-    data = generate("tiny", folder / "data", "sysu_mm01", progress=False)
+    data = tiny_in("sysu_mm01")
 
     def start(recipe, *overrides, name=None):
         result = program(
@@ -169,8 +168,8 @@ def test_a_resumed_idkl_with_learned_weights_is_the_same_bit_for_bit(start, idkl
         np.testing.assert_array_equal(whole, halves)
 
 
-def test_runs_of_a_sweep_are_compared(folder, start, program, tmp_path):
-    data = folder / "data"
+def test_runs_of_a_sweep_are_compared(folder, start, program, tiny_in, tmp_path):
+    data = tiny_in("sysu_mm01")
     result = program(
         "--config-name", "vireid/phase1_synthetic.yaml", "--multirun",
         f"dataset.root_path={data}", *SMALL, "model.input_shape=[64,32,3]", "training.batch_size=16",

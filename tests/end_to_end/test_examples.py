@@ -64,12 +64,9 @@ def test_every_example_is_run():
 
 
 @pytest.fixture(scope="module")
-def run(program, tmp_path_factory):
+def run(program, tiny_in, tmp_path_factory):
     """Runs an example by name at a reduced size and returns its folder; MODELS_DIR holds a trained, quantized model."""
-    from datasets.synthetic import generate
-
-    folder = tmp_path_factory.mktemp("examples")
-    data = generate("tiny", folder / "data", layout="deepsportradar", progress=False)
+    folder, data = tmp_path_factory.mktemp("examples"), tiny_in("deepsportradar")
     models = folder / "models"
     models.mkdir()
 

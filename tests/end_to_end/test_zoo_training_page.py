@@ -264,12 +264,9 @@ def test_a_block_means_what_it_says(name):
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory, program):
+def page(tmp_path_factory, tiny_in, program):
     """Runs blocks as a user would, at a size that takes seconds; ImageNet weights are stood in for by random ones."""
-    from datasets.synthetic import generate
-
-    folder = tmp_path_factory.mktemp("page")
-    data = generate("tiny", folder / "data", layout="deepsportradar", progress=False)
+    folder, data = tmp_path_factory.mktemp("page"), tiny_in("deepsportradar")
     (folder / "keras/models").mkdir(parents=True)
     weights = "mobilenet_v2_weights_tf_dim_ordering_tf_kernels_0.35_224_no_top.h5"
     with h5py.File(folder / "keras/models" / weights, "w") as file:

@@ -1,12 +1,17 @@
 """What the pages show can be copied: commands, blocks of YAML, links and pictures."""
 
+import argparse
+import importlib
 import importlib.util
+import inspect
 import re
 import shlex
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from common.config import compose, expand_environment, validate
 from src.schema import Config
@@ -51,20 +56,60 @@ def models_folder(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
 
 
+class _Understood(Exception):  # noqa: N818 (no error)
+    """A tool has read its command line."""
+
+
+def _then_end(function):
+    def called(*arguments, **keywords):
+        function(*arguments, **keywords)
+        raise _Understood
+
+    return called
+
+
+def _give(name, arguments, monkeypatch):
+    """Start a tool, which ends once its own parser, or the schema, has taken the arguments."""
+    if importlib.util.find_spec(name).submodule_search_locations:
+        name += ".__main__"
+    module = importlib.import_module(name)
+    takes_arguments = inspect.signature(module.main).parameters
+    with monkeypatch.context() as patch, pytest.raises(_Understood):
+        patch.setattr(argparse.ArgumentParser, "parse_args", _then_end(argparse.ArgumentParser.parse_args))
+        patch.setattr(module, "validate", _then_end(validate), raising=False)
+        patch.setattr(sys, "argv", [name, *arguments])
+        module.main(arguments) if takes_arguments else module.main()
+
+
+def _first_of_sweep(override: str) -> str:
+    [parsed] = OverridesParser.create().parse_overrides([override])
+    if not parsed.is_sweep_override():
+        return override
+    return f"{parsed.get_key_element()}={next(parsed.sweep_string_iterator())}"
+
+
 @pytest.mark.parametrize("text", _blocks("bash") + _headers())
-def test_a_command_is_one_that_can_be_given(text):
+def test_a_command_is_one_that_can_be_given(text, monkeypatch):
     for line in text.replace("\\\n", " ").strip().splitlines():
         words = shlex.split(line, comments=True)
         while words and re.match(r"[A-Z_]+=", words[0]):
             words = words[1:]
-        if words[:2] == ["python", "stm32ai_main.py"] and "--multirun" not in words:
-            validate(Config, compose(words[2:]))
-        elif words[:2] == ["python", "-m"]:
-            assert importlib.util.find_spec(words[2]) is not None
-            if "--config-name" in words:
-                name = words[words.index("--config-name") + 1]
-                overrides = [word for word in words[3:] if "=" in word]
-                validate(Config, compose(["--config-name", name, *overrides]))
+        if not words:
+            continue
+        program, *arguments = Path(words[0]).name, *words[1:]
+        if program == "python" and arguments[0] == "stm32ai_main.py":
+            if "--multirun" in arguments:
+                arguments.remove("--multirun")
+                arguments = [_first_of_sweep(word) if "=" in word else word for word in arguments]
+            validate(Config, compose(arguments[1:]))
+        elif program == "python" and arguments[1].startswith(("src.", "datasets.")):
+            _give(arguments[1], arguments[2:], monkeypatch)
+        elif program == "python":
+            assert arguments[0] == "-m" and importlib.util.find_spec(arguments[1]) is not None
+        elif program == "make":
+            assert re.search(rf"^{arguments[0]}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+        else:
+            assert program in ("export", "mlflow", "pip", "qai-hub")
 
 
 @pytest.mark.parametrize("text", _blocks("yaml"))

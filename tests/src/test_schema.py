@@ -122,6 +122,9 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
             {"model.model_name": "mobilenet_a025"},
             "model.model_name: unknown model 'mobilenet_a025', did you mean 'mobilenetv",
         ),
+        ({"model": {"model_path": "x.keras", "pretrained": True}}, "model: pretrained cannot be set with model_path"),
+        ({"model": {"model_path": "x.keras", "arguments": {"width": 8}}}, "model: arguments cannot be set with model_path"),
+        ({"training.resume_training": True}, "training.resume_training needs model.model_path, a last_augmented_model.keras"),
         ({"model.model_path": "x.keras"}, "model: expected exactly one of model_name and model_path, received both"),
         (
             {"quantization.granularity": "per_chanel"},
@@ -130,6 +133,10 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
         (
             {"quantization.activation_bits": 16, "quantization.quantizer": "tfmot_qat"},
             "activation_bits: 16 takes quantizer Onnx_quantizer, received tfmot_qat",
+        ),
+        (
+            {"quantization.granularity": "per_tensor", "quantization.quantizer": "tfmot_qat"},
+            "quantizer tfmot_qat quantizes weights per channel, but granularity is per_tensor",
         ),
         ({"quantization": ...}, "operation_mode 'chain_tqeb' needs the section 'quantization'"),
         ({"dataset.training_path": None}, "operation_mode 'chain_tqeb' needs dataset.training_path"),

@@ -144,14 +144,14 @@ def test_the_interval_covers_as_often_as_it_says(monkeypatch, tmp_path):
     rng = np.random.default_rng(3)
     rows = networks(noise=0.3, count=200)
     held = 0
-    trials = 300
+    trials = 100
     for _ in range(trials):
         chosen = [rows[i] for i in rng.choice(len(rows), 19, replace=False)]
         monkeypatch.setattr(module, "graph_features", lambda _, row=chosen[0]: row.features)
         monkeypatch.setattr(module, "_require_in_range", lambda *_: None)
         estimate = estimate_latency(tmp_path, chosen[1:])
         held += estimate.low <= chosen[0].milliseconds <= estimate.high
-    assert held / trials == pytest.approx(estimate.coverage, abs=0.05)
+    assert held / trials == pytest.approx(estimate.coverage, abs=0.09)
 
 
 @pytest.mark.parametrize(

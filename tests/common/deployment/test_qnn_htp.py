@@ -1,6 +1,7 @@
 import dataclasses
 import importlib.util
 import json
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -15,17 +16,13 @@ from common.runtime import open_model, qnn_session
 from common.runtime.htp_emulator import HtpEmulator
 from common.socs import SOCS
 
-needs_qnn = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
-
 
 @pytest.fixture(scope="module")
 def compiled(qdq_onnx, tmp_path_factory):
     return compile_htp(qdq_onnx, tmp_path_factory.mktemp("htp"))
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_a_qdq_graph_is_integer_on_the_npu_in_one_partition(compiled):
     assert (compiled.soc, compiled.soc_model, compiled.hexagon) == ("QCS8550", 66, "v73")
     assert compiled.complete
@@ -43,7 +40,7 @@ def test_a_qdq_graph_is_integer_on_the_npu_in_one_partition(compiled):
     assert (kinds[0], set(kinds[1:-1]), kinds[-1]) == ("conversion", {"integer"}, "conversion")
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_the_table_counts_operators_that_are_alike(compiled):
     table = placement_table(
         [*compiled.placement, Placement("last", "Erf", "refused", reason="no such operator")]
@@ -54,7 +51,7 @@ def test_the_table_counts_operators_that_are_alike(compiled):
     assert ("Erf", 1, "refused", "refused", "", "", "", "no such operator") in table.rows
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_the_files_are_what_they_say(compiled):
     assert compiled.context_binary.stat().st_size == compiled.context_bytes > 10_000
     assert compiled.dlc.stat().st_size == compiled.dlc_bytes > 1_000
@@ -73,7 +70,7 @@ def test_the_files_are_what_they_say(compiled):
     json.dumps(dataclasses.asdict(compiled), default=str)
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_the_context_runs_like_the_graph_it_was_made_from(compiled, qdq_onnx, images):
     with open_model(compiled.context, threads=1) as context, HtpEmulator(qdq_onnx, threads=1) as graph:
         assert (context.name, context.precision) == ("qnn_htp_emulator", "int8")
@@ -82,7 +79,7 @@ def test_the_context_runs_like_the_graph_it_was_made_from(compiled, qdq_onnx, im
         assert folder.embedding_dim == 16
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_a_float_graph_is_reported_as_float(float_onnx, tmp_path):
     compilation = compile_htp(float_onnx, tmp_path, "sm8650")
     assert (compilation.soc, compilation.soc_model) == ("SM8650", 57)
@@ -99,8 +96,11 @@ def test_a_float_graph_is_reported_as_float(float_onnx, tmp_path):
         assert model.soc.name == "SM8650"
 
 
-@needs_qnn
-@pytest.mark.parametrize("soc", sorted({chip.hexagon: name for name, chip in SOCS.items()}.values()))
+FIRST, *OTHERS = sorted({chip.hexagon: name for name, chip in SOCS.items()}.values())
+
+
+@pytest.mark.qnn
+@pytest.mark.parametrize("soc", [FIRST, *(pytest.param(soc, marks=pytest.mark.slow) for soc in OTHERS)])
 def test_each_generation_of_the_npu_takes_int8(soc, qdq_onnx, tmp_path):
     compilation = compile_htp(qdq_onnx, tmp_path, soc).require_complete().require_integer()
     assert (compilation.soc, compilation.soc_model) == (soc, SOCS[soc].soc_model)
@@ -108,7 +108,7 @@ def test_each_generation_of_the_npu_takes_int8(soc, qdq_onnx, tmp_path):
     assert compilation.context_bytes > 10_000
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_what_the_npu_refuses_is_reported_with_the_reason(refused_onnx, tmp_path):
     stale = tmp_path / "refused_qcs8550.onnx"
     stale.write_text("the context of an earlier run")
@@ -130,36 +130,35 @@ def test_what_the_npu_refuses_is_reported_with_the_reason(refused_onnx, tmp_path
         compilation.require_complete()
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_compiling_again_replaces_the_files_and_leaves_the_working_folder_alone(
-    qdq_onnx, tmp_path, monkeypatch
+    compiled, qdq_onnx, tmp_path, monkeypatch
 ):
+    shutil.copytree(compiled.context.parent, tmp_path / "out")
+    (tmp_path / "out" / compiled.context_binary.name).write_bytes(b"of an earlier run")
     work = tmp_path / "work"
     work.mkdir()
     monkeypatch.chdir(work)
-    out = Path("../out")
-    first = compile_htp(qdq_onnx, out)
-    before = first.context_binary.read_bytes()
-    second = compile_htp(qdq_onnx, out, graph_optimization=3)
-    assert second.context_binary.read_bytes() == before
+    again = compile_htp(qdq_onnx, Path("../out"), graph_optimization=3)
+    assert again.context_binary.read_bytes() == compiled.context_binary.read_bytes()
     assert list(work.iterdir()) == []
 
 
-@needs_qnn
+@pytest.mark.qnn
 @pytest.mark.parametrize("option", [{"graph_optimization": 0}, {"vtcm_mb": 4}])
 def test_the_provider_knows_the_options_for_it_would_ignore_them(compiled, qdq_onnx, tmp_path, option):
     other = compile_htp(qdq_onnx, tmp_path, **option)
     assert other.context_binary.read_bytes() != compiled.context_binary.read_bytes()
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_a_number_that_qnn_does_not_know_is_an_error(qdq_onnx, tmp_path, monkeypatch):
     monkeypatch.setattr(qnn_htp, "soc_named", lambda name: qnn_htp.Soc("SM0000", 9999, "v0"))
     with pytest.raises(RuntimeError, match="(?s)HTP compiler failed on .*QNN_DEVICE_ERROR_INVALID_CONFIG"):
         compile_htp(qdq_onnx, tmp_path)
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_a_compiler_that_does_not_end_is_an_error(qdq_onnx, tmp_path, monkeypatch):
     def hang(command, **arguments):
         raise qnn_session.subprocess.TimeoutExpired(command, arguments["timeout"])
@@ -169,7 +168,7 @@ def test_a_compiler_that_does_not_end_is_an_error(qdq_onnx, tmp_path, monkeypatc
         compile_htp(qdq_onnx, tmp_path)
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_a_crash_of_the_compiler_is_an_error_with_its_last_words(qdq_onnx, tmp_path, monkeypatch):
     script = "import os, sys; sys.stderr.write('last words'); sys.stderr.flush(); os.abort()"
     real = qnn_session.subprocess.run

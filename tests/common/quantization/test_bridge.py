@@ -34,7 +34,14 @@ def randomize(model):
                 weight.assign(generator.uniform(low, high, weight.shape).astype(np.float32))
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    "family",
+    [
+        "mobilenetv1",
+        "osnet",
+        *(pytest.param(f, marks=pytest.mark.slow) for f in ("mobilenetv2", "resnet50v2")),
+    ],
+)
 def test_families_keep_their_outputs_bridged_and_folded(family):
     model = FAMILIES[family]()
     randomize(model)

@@ -1,4 +1,4 @@
-"""The bridge and the folding over the whole zoo."""
+"""Every network of the zoo: saved, loaded, rebuilt, folded and exported, it computes the same."""
 
 import keras
 import numpy as np
@@ -8,6 +8,8 @@ import tf_keras
 from common.quantization.branches import branches
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
+from common.quantization.onnx_export import export_onnx
+from common.runtime.keras_file import load_network
 from src.models._head import embedding_model, reid_network
 from src.registries import MODELS
 from src.tools.quantization_parity import _images, _randomize
@@ -17,20 +19,28 @@ SHAPE = (32, 32, 3)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(MODELS))
-def test_every_network_keeps_its_outputs(name):
+def test_every_network_keeps_its_outputs(name, tmp_path, run_onnx):
     keras.utils.set_random_seed(0)
     network = reid_network(MODELS.build(name, input_shape=SHAPE), num_identities=2, bnneck=True)
     images = _images(network, 8)
     _randomize(network, images)
-    for modality, branch in branches(embedding_model(network)).items():
+    model = embedding_model(network)
+    model.save(tmp_path / "model.keras")
+    loaded = branches(load_network(tmp_path / "model.keras"))
+    for modality, branch in branches(model).items():
         pixels = images[modality] if modality else images
         expected = np.asarray(branch(pixels, training=False))
         scale = np.abs(expected).max()
         assert np.ptp(expected, axis=0).max() > 0.1 * scale  # images differ
         bridged = to_tf_keras(branch)
-        np.testing.assert_allclose(bridged(pixels, training=False) / scale, expected / scale, atol=1e-4)
-        assert len(bridged.weights) == len(branch.weights)
         folded = fold_batch_norm(bridged)
-        np.testing.assert_allclose(folded(pixels, training=False) / scale, expected / scale, atol=1e-4)
+        for found in (
+            loaded[modality](pixels, training=False),
+            bridged(pixels, training=False),
+            folded(pixels, training=False),
+            run_onnx(export_onnx(branch, batch_size=len(pixels)), pixels),
+        ):
+            np.testing.assert_allclose(found / scale, expected / scale, atol=1e-4)
+        assert len(bridged.weights) == len(branch.weights)
         norms = (tf_keras.layers.BatchNormalization, tf_keras.layers.Dense)
         assert not [layer for layer in folded.layers if isinstance(layer, norms)]

@@ -184,6 +184,13 @@ def test_weights_on_no_grid_are_refused():
         complete_qdq(qdq_conv(weight, np.zeros(5)))
 
 
+def test_a_graph_that_stays_in_float_is_refused():
+    model = qdq_conv(on_grid(np.random.default_rng(0), (5, 3, 1, 1))[1], np.zeros(5))
+    model.graph.node[3].op_type = "Sigmoid"
+    with pytest.raises(ValueError, match="not complete: Conv 'conv' has an output that is not quantized"):
+        complete_qdq(model)
+
+
 def test_the_bias_of_a_dead_channel_does_not_overflow(run_onnx):
     _, weight = on_grid(np.random.default_rng(0), (2, 3, 1, 1))
     weight[0] *= 1e-9  # a pruned batch norm: no weight, only a bias

@@ -41,8 +41,8 @@ def test_a_layer_that_is_called_twice_stays_one():
     assert len([layer for layer in folded.layers if layer.name == "join"]) == 1
 
 
+@pytest.mark.qnn
 def test_a_sum_of_four_is_integer_on_the_npu(images, calibration, tmp_path):
-    pytest.importorskip("onnxruntime_qnn", reason="onnxruntime-qnn is for Linux x86-64")
     graph = export_qat_onnx(prepare_qat(four_streams(layers.Add(name="join")), calibration))
     (tmp_path / "sum.onnx").write_bytes(graph.SerializeToString())
     compiled = compile_htp(tmp_path / "sum.onnx", tmp_path)
@@ -78,10 +78,10 @@ def test_a_norm_of_each_channel_has_four_dimensions(groups, kind, images):
     np.testing.assert_array_equal(again(images), folded(images))
 
 
+@pytest.mark.qnn
 def test_an_instance_norm_runs_on_the_npu_in_float_and_everything_else_is_integer(
     images, calibration, tmp_path, cosine
 ):
-    pytest.importorskip("onnxruntime_qnn", reason="onnxruntime-qnn is for Linux x86-64")
     quantized = prepare_qat(half_instance_norm(-1), calibration)
     (tmp_path / "norm.onnx").write_bytes(export_qat_onnx(quantized).SerializeToString())
     compiled = compile_htp(tmp_path / "norm.onnx", tmp_path).require_complete().require_integer()

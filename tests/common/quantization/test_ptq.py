@@ -1,4 +1,3 @@
-import importlib.util
 import logging
 
 import keras
@@ -39,6 +38,14 @@ def test_zeros_before_a_max_pool_stay_zeros(images, run_onnx):
     np.testing.assert_allclose(run_onnx(export_onnx(network), images), network(images), atol=1e-5)
 
 
+def test_a_network_with_several_outputs_is_not_exported(toy):
+    network = keras.Model(toy.input, {"embedding": toy.output, "features": toy.get_layer("pool").output})
+    with pytest.raises(
+        ValueError, match="expected one input and one output, received 1 and 2: give the embedding"
+    ):
+        export_onnx(network)
+
+
 @pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
 @pytest.mark.parametrize("method", ["MinMax", "Percentile", "Entropy"])
 def test_quantized_onnx_is_complete_and_near(
@@ -75,9 +82,7 @@ def test_activations_of_16_bits_leave_the_rounding_of_the_weights(
     assert {entry["bw"] for entry in found["param_encodings"]} >= {8, 32}
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
+@pytest.mark.qnn
 def test_the_npu_computes_16_bits_as_onnxruntime_does(wide_onnx, images, run_onnx, cosine, tmp_path):
     onnx.save(wide_onnx, tmp_path / "wide.onnx")
     compiled = compile_htp(tmp_path / "wide.onnx", tmp_path / "htp").require_complete().require_integer()
@@ -109,6 +114,12 @@ def test_what_onnxruntime_says_on_the_way_is_not_heard(capsys, caplog):
     logging.info("ours")
     assert [record.getMessage() for record in caplog.records] == ["a range is empty", "ours"]
     assert capsys.readouterr().out == ""
+
+
+def test_operators_that_are_left_in_float_are_an_error(float_onnx, calibration, monkeypatch):
+    monkeypatch.setattr(onnx_ptq, "incomplete_nodes", lambda model: ["Conv 'a' reads 'b' in float"])
+    with pytest.raises(ValueError, match="onnxruntime left operators in float: Conv 'a' reads 'b' in float"):
+        quantize_onnx(float_onnx, calibration)
 
 
 def test_wrong_choices_name_the_right_ones(float_onnx, calibration):

@@ -12,12 +12,8 @@ from common.runtime._htp_worker import from_bytes, read_message, to_bytes, write
 from common.runtime.htp_emulator import HtpEmulator
 from common.socs import SOCS, soc_named
 
-needs_qnn = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
 
-
-@needs_qnn
+@pytest.mark.qnn
 def test_agrees_with_onnx_runtime_to_one_step_and_keeps_the_order(qdq_onnx, images):
     with open_model(qdq_onnx) as cpu, HtpEmulator(qdq_onnx, threads=2) as emulator:
         assert (emulator.name, emulator.precision, emulator.threads) == ("qnn_htp_emulator", "int8", 2)
@@ -29,7 +25,7 @@ def test_agrees_with_onnx_runtime_to_one_step_and_keeps_the_order(qdq_onnx, imag
     assert np.abs(expected[0] - expected[1]).max() > 5 * step  # so that another order would be seen
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_a_dead_worker_is_an_error_and_not_the_end(qdq_onnx, images):
     with HtpEmulator(qdq_onnx, threads=1) as emulator:
         emulator._workers[0].kill()
@@ -37,7 +33,7 @@ def test_a_dead_worker_is_an_error_and_not_the_end(qdq_onnx, images):
             emulator.embed(images[:1])
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_close_ends_the_workers_and_leaves_nothing_in_the_working_folder(
     qdq_onnx, images, tmp_path, monkeypatch
 ):
@@ -51,13 +47,13 @@ def test_close_ends_the_workers_and_leaves_nothing_in_the_working_folder(
     assert list(tmp_path.iterdir()) == []
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_an_operator_that_the_htp_lacks_is_an_error(refused_onnx):
     with pytest.raises(ConfigError, match="does not run on the HTP of QCS8550"):
         HtpEmulator(refused_onnx, threads=1)
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_a_free_batch_is_refused(free_batch_onnx):
     with pytest.raises(ConfigError, match="static shapes"):
         HtpEmulator(free_batch_onnx)

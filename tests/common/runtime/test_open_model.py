@@ -3,8 +3,9 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from common.config import ConfigError
 from common.runtime import open_model
@@ -35,8 +36,6 @@ def test_onnx_layout_and_batch_are_found_in_the_file(tmp_path, onnx_builder, ima
 
 
 def test_onnx_layout_can_be_stated_in_the_metadata(tmp_path, onnx_builder):
-    import onnx
-
     path = onnx_builder(tmp_path / "thin.onnx", average_nodes([1, 2]), image=(3, 16, 3), dim=3)
     with pytest.raises(ConfigError, match="cannot tell whether.*input_layout"):
         open_model(path)
@@ -102,6 +101,18 @@ def test_missing_files_and_unknown_suffixes_name_what_is_expected(tmp_path):
         open_model(tmp_path / "model.h5", threads=0)
 
 
+def test_a_file_without_operators_or_with_two_inputs_is_refused(tmp_path, onnx_builder):
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    with pytest.raises(ConfigError, match="empty.onnx as ONNX: it holds no operators"):
+        open_model(tmp_path / "empty.onnx")
+    path = onnx_builder(tmp_path / "two.onnx", average_nodes([2, 3]), dim=3)
+    model = onnx.load(path)
+    model.graph.input.append(helper.make_tensor_value_info("more", TensorProto.FLOAT, [1]))
+    onnx.save(model, path)
+    with pytest.raises(ConfigError, match=r"expected one input \(images\); found \['images', 'more'\]"):
+        open_model(path)
+
+
 def test_a_model_with_another_rank_is_refused(tmp_path, onnx_builder):
     nodes = [helper.make_node("Flatten", ["images"], ["embedding"])]
     path = onnx_builder(tmp_path / "vector.onnx", nodes, image=(3,), dim=3)
@@ -148,13 +159,26 @@ def test_keras_finds_the_layers_of_this_project_by_itself(tmp_path):
     assert answer.stdout.strip() == "4", answer.stderr
 
 
-def test_keras_output_without_a_name_is_refused(tmp_path, keras_model):
+@pytest.mark.parametrize(
+    ("shape", "output", "input_name", "message"),
+    [
+        ((32, 16, 3), lambda x: {"a": x}, "", r"expected an output called 'embedding'; found \['a'\]"),
+        ((32, 16, 3), lambda x: [x, x], "", "expected one output or a dict with 'embedding'; found 2"),
+        ((32, 16, 3), lambda x: x, "", r"output of shape \(N, D\) with a fixed D; found \(None, 32, 16, 3\)"),
+        ((None, 16, 3), lambda x: x, "", r"with fixed H, W, C; found \(None, None, 16, 3\)"),
+        ((32, 16, 3), lambda x: x, "thermal", "expected an input called 'thermal'; found one without a name"),
+    ],
+)
+def test_a_keras_model_that_makes_no_embeddings_of_images_is_refused(
+    tmp_path, shape, output, input_name, message
+):
     import keras
 
     path = tmp_path / "model.keras"
-    keras.Model(keras_model.input, {"a": keras_model.output["features"]}).save(path)
-    with pytest.raises(ConfigError, match="expected an output called 'embedding'; found"):
-        open_model(path)
+    images = keras.Input(shape)
+    keras.Model(images, output(keras.layers.ReLU()(images))).save(path)
+    with pytest.raises(ConfigError, match=message):
+        open_model(path, input_name=input_name)
 
 
 def test_keras_never_runs_code_from_a_file(tmp_path):
@@ -180,6 +204,19 @@ def tflite_file(path: Path, keras_model, images, io=None) -> Path:
         converter.inference_input_type = converter.inference_output_type = tf.as_dtype(io)
     path.write_bytes(converter.convert())
     return path
+
+
+def test_a_tflite_model_of_vectors_is_refused(tmp_path):
+    import keras
+    import tensorflow as tf
+
+    vectors = keras.Input((8,))
+    converter = tf.lite.TFLiteConverter.from_keras_model(keras.Model(vectors, keras.layers.Dense(3)(vectors)))
+    (tmp_path / "vectors.tflite").write_bytes(converter.convert())
+    with pytest.raises(
+        ConfigError, match=r"expected one input of shape \(N, H, W, C\); found \[\(.*, \(1, 8\)\)\]"
+    ):
+        open_model(tmp_path / "vectors.tflite")
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
+pytestmark = pytest.mark.qnn
 ROOT = Path(__file__).parents[3]
 
 CARELESS = """

@@ -275,6 +275,12 @@ def test_mistakes_are_named(name, arguments, message):
         AUGMENTATIONS.build(name, arguments)
 
 
+def test_a_colour_for_images_of_other_channels_is_refused():
+    function = built("random_rectangle_erasing", fill_method="uniform", color=[1, 2])
+    with pytest.raises(ConfigError, match=r"color has 2 values, the images have 3 channel\(s\)"):
+        applied(function)
+
+
 def test_names_and_arguments_of_the_zoos_documentation_are_answered_with_the_right_ones():
     for name, arguments, right in [
         ("random_gamma_adjust", {"gamma": (0.5, 2)}, "did you mean 'random_gamma'"),

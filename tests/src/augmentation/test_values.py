@@ -24,7 +24,7 @@ from src.augmentation.random_equalize import random_equalize
 from src.augmentation.random_erasing import random_erasing
 from src.augmentation.random_flip import random_flip
 from src.augmentation.random_gaussian_noise import random_gaussian_noise
-from src.augmentation.random_hsv import random_hsv
+from src.augmentation.random_hsv import random_hsv, random_hue, random_saturation, random_value
 from src.augmentation.random_invert import random_invert
 from src.augmentation.random_jpeg_quality import random_jpeg_quality
 from src.augmentation.random_posterize import random_posterize
@@ -113,6 +113,14 @@ def slow_hsv(images, hue=0.0, saturation=0.0, value=0.0):
 def test_hsv(shift):
     function = random_hsv(*((s, s) for s in shift))
     np.testing.assert_allclose(applied(function, WHOLE[:2]), slow_hsv(WHOLE[:2], *shift), atol=2e-2)
+
+
+@pytest.mark.parametrize(
+    ("function", "part"), [(random_hue, "hue"), (random_saturation, "saturation"), (random_value, "value")]
+)
+def test_one_of_hue_saturation_and_value(function, part):
+    expected = slow_hsv(WHOLE[:2], **{part: -0.3})
+    np.testing.assert_allclose(applied(function((-0.3, -0.3)), WHOLE[:2]), expected, atol=2e-2)
 
 
 def test_conversions():

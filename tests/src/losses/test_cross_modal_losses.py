@@ -14,6 +14,7 @@ from src.losses.center_loss import center_loss
 from src.losses.cosine_alignment import cosine_alignment
 from src.losses.cross_modal_batch_hard import cross_modal_batch_hard
 from src.losses.hetero_center import hetero_center
+from tests.networks import value_and_gradient
 
 GOLDEN = json.loads(
     (Path(__file__).parents[2] / "data" / "cross_modal_losses.json").read_text(encoding="utf-8")
@@ -21,14 +22,6 @@ GOLDEN = json.loads(
 INPUTS, LABELS = np.array(GOLDEN["inputs"], "float32"), np.array(GOLDEN["labels"])
 MODALITIES = np.repeat([0, 1], 8)
 LOSSES = {loss.__name__: loss for loss in (cross_modal_batch_hard, hetero_center, cosine_alignment)}
-
-
-def value_and_gradient(loss, features, *arguments, **keywords):
-    features = tf.constant(features)
-    with tf.GradientTape() as tape:
-        tape.watch(features)
-        value = loss(features, *arguments, **keywords)
-    return float(value), tape.gradient(value, features).numpy()
 
 
 def batch_hard_reference(features, labels, modalities, margin=0.3):
@@ -149,6 +142,12 @@ def test_center_loss_pulls_features_to_their_own_centers():
     away = INPUTS.astype("float64") - centers[LABELS]
     assert value == pytest.approx(np.mean(np.sum(away**2, axis=1)), rel=1e-5)
     np.testing.assert_allclose(gradient, 2 * away / len(away), rtol=1e-5, atol=1e-7)
+
+
+def test_center_loss_on_the_published_batch():
+    """Computed once as the mean square of the distances, in float64."""
+    centers = np.eye(5, 16, dtype="float32")
+    assert float(center_loss(INPUTS, LABELS, centers)) == pytest.approx(76.334534, rel=1e-6)
 
 
 def test_centers_are_constants_of_the_loss():

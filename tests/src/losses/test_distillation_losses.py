@@ -97,6 +97,12 @@ def test_value_and_gradient_of_the_logits_are_those_of_pytorch():
     np.testing.assert_allclose(tape.gradient(loss, embeddings), GOLDENS["grad/kd_kl_T4"], atol=1e-6)
 
 
+def test_value_of_feature_distillation_on_the_published_embeddings():
+    """Computed once with the reference of this file: one half of the embeddings is taught the other."""
+    student, teacher = np.split(GOLDENS["embeddings"], 2)
+    assert float(feature_distillation(student, teacher)) == pytest.approx(0.988769, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "reference"),
     [

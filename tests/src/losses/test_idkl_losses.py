@@ -113,6 +113,14 @@ def purification_reference(map_logits, normed, labels, modalities):
     return np.mean(lost) + (np.mean(gaps) if gaps else 0.0) + 2 * np.mean(told)
 
 
+def branch_semantics_reference(logits, further):
+    return np.mean([divergence(x, y) for x, y in zip(logits, further, strict=True)])
+
+
+def classification_reference(logits, modalities):
+    return np.mean([-np.log(softmax(row)[m]) for row, m in zip(logits, modalities, strict=True)])
+
+
 def batch(seed, labels, modalities):
     """Arguments of each loss and of its reference."""
     random = np.random.default_rng(seed)
@@ -127,10 +135,7 @@ def batch(seed, labels, modalities):
         modality_structure: ((features, labels, modalities), modality_structure_reference),
         branch_structure: ((features, specific, modalities), branch_structure_reference),
         modality_semantics: ((logits, labels, modalities), modality_semantics_reference),
-        branch_semantics: (
-            (logits, further),
-            lambda a, b: np.mean([divergence(x, y) for x, y in zip(a, b, strict=True)]),
-        ),
+        branch_semantics: ((logits, further), branch_semantics_reference),
         purification: ((draw(2, CLASSES), draw(2, WIDTH), labels, modalities), purification_reference),
     }
 
@@ -151,6 +156,28 @@ def value_and_gradients(loss, arguments, **keywords):
 
 def doubled(arguments):
     return [np.asarray(a, "float64") if np.asarray(a).dtype.kind == "f" else a for a in arguments]
+
+
+@pytest.mark.parametrize(
+    ("loss", "arguments", "golden"),
+    [
+        (modality_structure, (INPUTS, LABELS, MODALITIES), 2.540013),
+        (branch_structure, (INPUTS, INPUTS**2, MODALITIES), 3.374937),
+        (modality_semantics, (INPUTS[:, :4], LABELS, MODALITIES), 4.010207),
+        (branch_semantics, (INPUTS[:, :4], INPUTS[:, 4:8]), 4.414871),
+        (
+            purification,
+            (INPUTS[:, :8].reshape(16, 2, 4), INPUTS.reshape(16, 2, 8), LABELS, MODALITIES),
+            4.914991,
+        ),
+        (modality_classification, (INPUTS[:, :2], MODALITIES), 1.207359),
+        (modality_confusion, (INPUTS[:, 2:4], MODALITIES), 1.384298),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_values_on_the_published_batch(loss, arguments, golden):
+    """Computed once with the references of this file in float64."""
+    assert float(loss(*arguments)) == pytest.approx(golden, rel=1e-5)
 
 
 @pytest.mark.parametrize("loss", LOSSES, ids=lambda loss: loss.__name__)
@@ -266,9 +293,7 @@ def test_a_mask_that_hides_people_or_shows_the_modality_costs():
 @pytest.mark.parametrize("loss", [modality_classification, modality_confusion])
 def test_modalities_are_classes(loss):
     logits = np.random.default_rng(0).normal(size=(16, 2)).astype("float32")
-    expected = np.mean(
-        [-np.log(softmax(row)[m]) for row, m in zip(logits.astype("float64"), MODALITIES, strict=True)]
-    )
+    expected = classification_reference(logits.astype("float64"), MODALITIES)
     assert float(loss(logits, MODALITIES)) == pytest.approx(expected, rel=1e-5)
     assert float(loss(np.zeros((16, 2), "float32"), MODALITIES)) == pytest.approx(np.log(2), rel=1e-5)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from src.losses.channel_augmented_joint import channel_augmented_joint
 from src.losses.triplet import triplet
 from src.losses.weighted_regularized_triplet import weighted_regularized_triplet
+from tests.networks import value_and_gradient
 
 DATA = Path(__file__).parents[2] / "data"
 SINGLE = np.load(DATA / "losses.npz")
@@ -19,14 +20,6 @@ CROSS = json.loads((DATA / "cross_modal_losses.json").read_text(encoding="utf-8"
 INPUTS, LABELS = np.array(CROSS["inputs"], "float32"), np.array(CROSS["labels"])
 UNIT = INPUTS / np.linalg.norm(INPUTS, axis=1, keepdims=True)
 LOSSES = {"wrt": weighted_regularized_triplet, "adp_square": channel_augmented_joint}
-
-
-def value_and_gradient(loss, features, labels, **arguments):
-    features = tf.constant(features)
-    with tf.GradientTape() as tape:
-        tape.watch(features)
-        value = loss(features, labels, **arguments)
-    return float(value), tape.gradient(value, features).numpy()
 
 
 def reference(name, features, labels, alpha=1.0, gamma=1.0, published=False):

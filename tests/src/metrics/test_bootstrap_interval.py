@@ -19,11 +19,17 @@ def test_agrees_with_the_definition():
     random = np.random.default_rng(0)
     values, identities = random.random(60), random.integers(0, 12, 60)
     values[::7] = np.nan
-    found = bootstrap_interval(values, identities, samples=4000)
-    np.testing.assert_allclose(found, slow_interval(values, identities, 0.95, 2000, 1), atol=0.015)
-    assert found == bootstrap_interval(values, identities, samples=4000)
+    found = bootstrap_interval(values, identities, seed=1)
+    np.testing.assert_allclose(found, slow_interval(values, identities, 0.95, 2000, 1), atol=1e-9)
+    assert found == bootstrap_interval(values, identities, seed=1) != bootstrap_interval(values, identities)
     wide, narrow = bootstrap_interval(values, identities, 0.99), bootstrap_interval(values, identities, 0.5)
     assert wide[0] < narrow[0] < np.nanmean(values) < narrow[1] < wide[1]
+
+
+def test_golden_values():
+    """Computed once with the reference above."""
+    found = bootstrap_interval(np.linspace(0, 1, 12) ** 2, np.arange(12) // 3)
+    assert found == pytest.approx((0.0757576, 0.6584022), abs=1e-6)
 
 
 def test_queries_of_one_person_do_not_count_as_several():

@@ -13,12 +13,8 @@ def case(seed=0, queries=400, images=600, identities=40):
     return *features, *ids, *cameras
 
 
-@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
-@pytest.mark.parametrize("protocol", ["market1501", "no_camera"])
-def test_agrees_with_the_definition(distance, protocol):
-    query, gallery, q_ids, g_ids, q_cameras, g_cameras = case()
-    present = g_ids < 25  # the others are unknown
-    gallery, g_ids, g_cameras = gallery[present], g_ids[present], g_cameras[present]
+def slow_distances(query, gallery, q_ids, g_ids, q_cameras, g_cameras, distance, protocol):
+    """Distances of the closest image to known and to unknown queries, one query at a time."""
     known, unknown = [], []
     for q, identity, camera in zip(query, q_ids, q_cameras, strict=True):
         seen = ~((g_ids == identity) & (g_cameras == camera)) if protocol == "market1501" else g_ids >= 0
@@ -30,9 +26,21 @@ def test_agrees_with_the_definition(distance, protocol):
             unknown.append(far.min())
         elif identity in g_ids[seen]:
             known.append(far.min() if g_ids[seen][far.argmin()] == identity else np.inf)
-    metrics = open_set_metrics(
-        query, gallery, q_ids, g_ids, q_cameras, g_cameras, protocol, distance, left_out=0
-    )
+    return known, unknown
+
+
+def without(least, query, gallery, q_ids, g_ids, q_cameras, g_cameras):
+    """The images of nobody from identity `least` on: their queries are of unknown people."""
+    present = g_ids < least
+    return query, gallery[present], q_ids, g_ids[present], q_cameras, g_cameras[present]
+
+
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+@pytest.mark.parametrize("protocol", ["market1501", "no_camera"])
+def test_agrees_with_the_definition(distance, protocol):
+    arguments = without(25, *case())
+    known, unknown = slow_distances(*arguments, distance, protocol)
+    metrics = open_set_metrics(*arguments, protocol, distance, left_out=0)
     np.testing.assert_allclose(metrics.known, np.sort(known), atol=1e-6)
     np.testing.assert_allclose(metrics.unknown, np.sort(unknown), atol=1e-6)
     for fpir in (0.1, 0.3, 1.0):
@@ -42,6 +50,21 @@ def test_agrees_with_the_definition(distance, protocol):
         assert np.mean(metrics.unknown <= metrics.threshold_at(fpir)) <= fpir
     assert metrics.dir(1.0) < 1  # some first answers are wrong
     assert 0 < metrics.dir(0.1) < metrics.dir(1.0)
+
+
+def waves(count, shift):
+    """Embeddings of 40 people, each a wave of an own length with another one on it, and who they are."""
+    images, ids = np.arange(count), np.arange(count) % 40
+    disturbance = 0.5 * np.sin(shift + np.outer(images, np.sqrt(np.arange(2, 10))))
+    return np.cos(np.outer(ids, np.arange(1, 9))) + disturbance, ids
+
+
+def test_golden_values():
+    """Computed once with the reference above; the threshold is the unknown distance that it may not reach."""
+    (query, q_ids), (gallery, g_ids) = waves(200, 0), waves(240, 1)
+    arguments = without(25, query, gallery, q_ids, g_ids, np.ones(200, int), np.full(240, 2))
+    metrics = open_set_metrics(*arguments, left_out=0)
+    assert (metrics.threshold_at(0.3), metrics.dir(0.3)) == pytest.approx((0.1018210, 0.68), abs=1e-6)
 
 
 def test_a_perfect_embedding_rejects_all_unknown_people():
@@ -70,6 +93,7 @@ def test_the_choice_of_unknown_people_is_seeded():
     ("change", "message"),
     [
         ({"left_out": 0}, "every query's person is in the gallery"),
+        ({"left_out": 0.9, "gallery_ids": [1, 2, 2]}, "no gallery image remains with left_out=0.9"),
         ({"left_out": 1}, "left_out must be in 0..1"),
         ({"gallery_ids": [7, 8, 9]}, "none of 3 queries has a match"),
         ({"query": np.full((3, 3), np.inf)}, "NaN or infinity"),

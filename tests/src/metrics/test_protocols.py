@@ -15,6 +15,7 @@ from src.metrics.vehicleid_metrics import vehicleid_metrics
 from src.registries import PROTOCOLS
 
 GIVEN = ("query", "gallery", "distance", "max_rank")
+ONE_GALLERY = ["market1501", "no_camera", "msmt17", "veri776"]
 
 
 def side(cameras, modality, seed, people=6, images=3):
@@ -41,7 +42,11 @@ def apply(name, query=THERMAL, gallery=VISIBLE, **arguments):
     return PROTOCOLS.get(name)(query, gallery, "cosine", 20, **arguments)
 
 
-@pytest.mark.parametrize("name", ["market1501", "no_camera", "msmt17", "veri776"])
+def test_every_protocol_is_tested_here():
+    assert set(PROTOCOLS) == {*ONE_GALLERY, "cuhk03", "vehicleid", "sysu_mm01", "regdb", "llcm"}
+
+
+@pytest.mark.parametrize("name", ONE_GALLERY)
 def test_protocols_of_one_gallery(name):
     expected = retrieval_metrics(*arrays(VISIBLE, VISIBLE), protocol=name, max_rank=20)
     found = apply(name, VISIBLE)

@@ -9,14 +9,12 @@ from src.metrics.reranking import (
     k_reciprocal_distances,
     neighbor_feature_centralization,
 )
+from src.registries import RERANKING
+from tests.numeric import unit
 
 DATA = Path(__file__).parents[2] / "data"
 GOLDEN = np.load(DATA / "retrieval.npz")
 NFC = np.load(DATA / "nfc.npz")
-
-
-def unit(x):
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
 
 
 def points(seed, n=60, people=6, dimensions=8):
@@ -56,6 +54,11 @@ def slow_k_reciprocal(query, gallery, k1, k2, lambda_value):
     return result
 
 
+def test_every_re_ranking_is_tested_here():
+    tested = (average_query_expansion, k_reciprocal_distances, neighbor_feature_centralization)
+    assert {RERANKING.get(name) for name in RERANKING} == set(tested)
+
+
 def test_golden_values_of_k_reciprocal_re_ranking():
     distances = k_reciprocal_distances(GOLDEN["query"], GOLDEN["gallery"])
     assert distances.dtype == np.float32
@@ -85,15 +88,26 @@ def test_duplicates_and_zeros_do_no_harm():
     assert np.isfinite(k_reciprocal_distances(np.ones((3, 4)), np.ones((9, 4)), k1=3, k2=2)).all()
 
 
+def slow_expansion(query, gallery, alpha):
+    expanded = []
+    for q in query:
+        closest = sorted(gallery, key=lambda g, q=q: -(q @ g))[:5]
+        expanded.append(q + sum(max(q @ g, 0) ** alpha * g for g in closest))
+    return unit(np.array(expanded))
+
+
 @pytest.mark.parametrize("alpha", [0, 1, 3])
 def test_query_expansion_agrees_with_the_definition(alpha):
     query, gallery = unit(points(3, n=12)), unit(points(4, n=40))
-    expected = []
-    for q in query:
-        closest = sorted(gallery, key=lambda g, q=q: -(q @ g))[:5]
-        expected.append(q + sum(max(q @ g, 0) ** alpha * g for g in closest))
     expanded = average_query_expansion(5 * query, 7 * gallery, k=5, alpha=alpha)
-    np.testing.assert_allclose(expanded, unit(np.array(expected)), atol=1e-6)
+    np.testing.assert_allclose(expanded, slow_expansion(query, gallery, alpha), atol=1e-6)
+
+
+def test_golden_values_of_query_expansion():
+    """Computed once with the reference above in float64."""
+    expanded = average_query_expansion(GOLDEN["query"], GOLDEN["gallery"])
+    golden = [[0.0878730, 0.4284012, -0.4169912], [0.0083872, 0.2400781, 0.0628315]]
+    np.testing.assert_allclose(expanded[[0, 149], :3], golden, atol=1e-5)
 
 
 def test_golden_values_of_neighbour_feature_centralisation():

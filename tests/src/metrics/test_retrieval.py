@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src.metrics import _ranking
+from src.metrics import _closeness, _ranking
 from src.metrics._protocols import PROTOCOLS
 from src.metrics.matrix_metrics import matrix_metrics
 from src.metrics.retrieval import RetrievalMetrics, retrieval_metrics
@@ -91,12 +91,14 @@ def test_agrees_with_the_definition(protocol, distance, seed):
 
 
 @pytest.mark.parametrize("protocol", ["market1501", "sysu_mm01", "llcm"])
-def test_chunks_do_not_change_the_result(monkeypatch, protocol):
+@pytest.mark.parametrize("distance", ["cosine", "euclidean"])
+def test_chunks_do_not_change_the_result(monkeypatch, protocol, distance):
     case = random_case(7)
-    whole = retrieval_metrics(*case, protocol=protocol)
-    monkeypatch.setattr(_ranking, "GALLERY_AT_ONCE", 11)
+    whole = retrieval_metrics(*case, protocol=protocol, distance=distance)
+    for module in (_closeness, _ranking):
+        monkeypatch.setattr(module, "GALLERY_AT_ONCE", 11)
     monkeypatch.setattr(_ranking, "QUERIES_AT_ONCE", 4)
-    pieces = retrieval_metrics(*case, protocol=protocol)
+    pieces = retrieval_metrics(*case, protocol=protocol, distance=distance)
     np.testing.assert_array_equal(whole.average_precision, pieces.average_precision)
     np.testing.assert_array_equal(whole.cmc, pieces.cmc)
 

@@ -88,18 +88,28 @@ def test_float32_features_give_the_same_scores(case):
     assert 100 * metrics.mAP == pytest.approx(GOLDEN["indoor/randseed_1shot"]["mAP"], abs=1e-3)
 
 
-def test_the_reader_of_the_official_draws(tmp_path):
+def save_draws(path, frames):
+    """Frames of person 2 by two cameras, as MATLAB stores them; persons 1 and 3 have none."""
     cameras = np.empty((2, 1), object)
-    frames = np.arange(1, 21, dtype=np.uint8).reshape(10, 2)
     for camera in range(2):
         people = np.empty((1, 3), object)
         people[:] = [[np.zeros((10, 0), np.uint8), frames, np.zeros((10, 0), np.uint8)]]
         cameras[camera, 0] = people
-    path = tmp_path / "rand_perm_cam.mat"
     scipy.io.savemat(path, {"rand_perm_cam": cameras})
-    draws = sysu_mm01_draws(path)
+    return path
+
+
+def test_the_reader_of_the_official_draws(tmp_path):
+    frames = np.arange(1, 21, dtype=np.uint8).reshape(10, 2)
+    draws = sysu_mm01_draws(save_draws(tmp_path / "rand_perm_cam.mat", frames))
     assert set(draws) == {(2, 1), (2, 2)}
     np.testing.assert_array_equal(draws[2, 1], frames)
+
+
+def test_draws_of_another_number_of_trials_are_refused(tmp_path):
+    path = save_draws(tmp_path / "rand_perm_cam.mat", np.ones((9, 2), np.uint8))
+    with pytest.raises(ValueError, match="rand_perm_cam.mat: expected 10 draws of each identity and camera"):
+        sysu_mm01_draws(path)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a mat file" * 20, None])

@@ -14,6 +14,9 @@ from src.metrics.trial_metrics import TrialMetrics
 from src.metrics.vehicleid_metrics import vehicleid_metrics
 
 GOLDEN = np.load(Path(__file__).parents[2] / "data" / "retrieval.npz")
+QUERY, GALLERY = (
+    (GOLDEN[side], GOLDEN[f"{side}_ids"], GOLDEN[f"{side}_cams"]) for side in ("query", "gallery")
+)
 
 
 def case(seed=0, visible=140, infrared=90, identities=9):
@@ -27,6 +30,11 @@ def case(seed=0, visible=140, infrared=90, identities=9):
         )
 
     return side(visible), side(infrared)
+
+
+def side_by_side(one, other):
+    """Features of both, then their identities, then their cameras."""
+    return [part for pair in zip(one, other, strict=True) for part in pair]
 
 
 def ranked(query, gallery):
@@ -87,6 +95,70 @@ def drawn(ids, cameras, seed):
     return [random.choice([i for i in range(len(ids)) if (ids[i], cameras[i]) == key]) for key in keys]
 
 
+def slow_llcm(visible, infrared, direction, variant, trials):
+    """CMC, mAP and mINP, means over the trials."""
+    scores = []
+    for seed in range(trials):
+        if direction == "infrared_to_visible":
+            chosen = drawn(visible[1], visible[2], seed)
+            sides = infrared, tuple(x[chosen] for x in visible)
+        else:
+            chosen = drawn(infrared[1], infrared[2], seed)
+            sides = visible, tuple(x[chosen] for x in infrared)
+            sides = sides[::-1] if variant == "published_code" else sides
+        scores.append(slow_scores(*sides, rank_identities=True))
+    return [np.mean(values, axis=0) for values in zip(*scores, strict=True)]
+
+
+def slow_vehicleid(features, ids, trials):
+    """Rank 1 and mAP of each trial: one image of each identity is drawn, all others search."""
+    scores = []
+    for seed in range(trials):
+        random.seed(seed)
+        chosen = [
+            random.choice(np.flatnonzero(ids == identity).tolist()) for identity in sorted(set(ids.tolist()))
+        ]
+        others = [i for i in range(len(ids)) if i not in chosen]
+        ranks = [
+            [ids[chosen][j] for j in ranked(features[i], features[chosen])].index(ids[i]) + 1 for i in others
+        ]
+        scores.append((np.mean(np.array(ranks) == 1), np.mean(1 / np.array(ranks))))
+    return scores
+
+
+def slow_cuhk03(query, gallery, trials):
+    """Rank 1 of each trial: of every identity the first image, the own one not of the query's camera."""
+    features, ids, cameras = gallery
+    scores = []
+    for seed in range(trials):
+        turn, right = np.random.default_rng(seed).permutation(len(ids)), []
+        for own, identity, camera in zip(*query, strict=True):
+            shown = {}
+            for i in turn:
+                if ids[i] != identity or cameras[i] != camera:
+                    shown.setdefault(ids[i], i)
+            if identity in shown:
+                images = list(shown.values())
+                right.append(ids[images[ranked(own, features[images])[0]]] == identity)
+        scores.append(np.mean(right))
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("metrics", "rank1", "mean_precision"),
+    [
+        (lambda: llcm_metrics(*side_by_side(GALLERY, QUERY), trials=2), 0.03, 0.0417386),
+        (lambda: cuhk03_metrics(*side_by_side(QUERY, GALLERY), trials=2), 0.03, 0.0349381),
+        (lambda: vehicleid_metrics(*GALLERY[:2], trials=2), 0.0775, 0.1510611),
+    ],
+    ids=["llcm", "cuhk03", "vehicleid"],
+)
+def test_golden_values(metrics, rank1, mean_precision):
+    """Computed once with the references of this file."""
+    found = metrics()
+    assert (found.rank1, found.mAP) == pytest.approx((rank1, mean_precision), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("direction", "variant", "words"),
     [
@@ -96,24 +168,12 @@ def drawn(ids, cameras, seed):
     ],
 )
 def test_llcm_agrees_with_the_definition(direction, variant, words):
-    visible, infrared = case()
-    scores = []
-    for seed in range(3):
-        if direction == "infrared_to_visible":
-            chosen = drawn(visible[1], visible[2], seed)
-            sides = infrared, tuple(x[chosen] for x in visible)
-        else:
-            chosen = drawn(infrared[1], infrared[2], seed)
-            sides = visible, tuple(x[chosen] for x in infrared)
-            sides = sides[::-1] if variant == "published_code" else sides
-        scores.append(slow_scores(*sides, rank_identities=True))
-    metrics = llcm_metrics(
-        visible[0], infrared[0], visible[1], infrared[1], visible[2], infrared[2],
-        direction=direction, variant=variant, trials=3,
-    )  # fmt: skip
-    np.testing.assert_allclose(metrics.cmc, np.mean([s[0] for s in scores], axis=0), atol=1e-9)
-    assert metrics.mAP == pytest.approx(np.mean([s[1] for s in scores]), abs=1e-9)
-    assert metrics.mINP == pytest.approx(np.mean([s[2] for s in scores]), abs=1e-9)
+    sides = case()
+    cmc, mean_precision, penalty = slow_llcm(*sides, direction, variant, 3)
+    metrics = llcm_metrics(*side_by_side(*sides), direction=direction, variant=variant, trials=3)
+    np.testing.assert_allclose(metrics.cmc, cmc, atol=1e-9)
+    assert metrics.mAP == pytest.approx(mean_precision, abs=1e-9)
+    assert metrics.mINP == pytest.approx(penalty, abs=1e-9)
     assert words in metrics.sentence
 
 
@@ -133,26 +193,13 @@ def test_llcm_draws_do_not_depend_on_the_order_of_named_images():
 
 @pytest.mark.parametrize("change", [{"direction": "both"}, {"variant": "mine"}, {"trials": 0}])
 def test_llcm_mistakes_are_named(change):
-    visible, infrared = case()
     with pytest.raises(ValueError, match="direction must be one of .*variant one of .*trials"):
-        llcm_metrics(
-            visible[0], infrared[0], visible[1], infrared[1], visible[2], infrared[2], **change
-        )  # fmt: skip
+        llcm_metrics(*side_by_side(*case()), **change)
 
 
 def test_vehicleid_agrees_with_the_definition():
     (features, ids, _), _ = case()
-    scores = []
-    for seed in range(4):
-        random.seed(seed)
-        chosen = [
-            random.choice(np.flatnonzero(ids == identity).tolist()) for identity in sorted(set(ids.tolist()))
-        ]
-        others = [i for i in range(len(ids)) if i not in chosen]
-        ranks = [
-            [ids[chosen][j] for j in ranked(features[i], features[chosen])].index(ids[i]) + 1 for i in others
-        ]
-        scores.append((np.mean(np.array(ranks) == 1), np.mean(1 / np.array(ranks))))
+    scores = slow_vehicleid(features, ids, 4)
     metrics = vehicleid_metrics(features, ids, trials=4)
     assert metrics.rank1 == pytest.approx(np.mean([s[0] for s in scores]), abs=1e-9)
     assert metrics.mAP == pytest.approx(np.mean([s[1] for s in scores]), abs=1e-9)
@@ -167,6 +214,13 @@ def test_vehicleid_agrees_with_the_definition():
         vehicleid_metrics(np.eye(3), [1, 2, 3])
     with pytest.raises(ValueError, match="trials must be 1 or more"):
         vehicleid_metrics(features, ids, trials=0)
+
+
+def test_cuhk03_agrees_with_the_definition(monkeypatch):
+    monkeypatch.setattr("src.metrics.cuhk03_metrics.QUERIES_AT_ONCE", 7)
+    gallery, query = case()
+    metrics = cuhk03_metrics(*side_by_side(query, gallery), trials=3)
+    assert [trial.rank1 for trial in metrics.trials] == pytest.approx(slow_cuhk03(query, gallery, 3))
 
 
 def test_cuhk03_draws_converge_to_their_expectation():

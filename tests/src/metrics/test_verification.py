@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import roc_curve
 
+from src.metrics import _closeness
 from src.metrics import verification_pairs as module
 from src.metrics.operating_point import OperatingPoint
 from src.metrics.verification import Verification
@@ -118,6 +119,7 @@ def pairs_case(seed=0):
 @pytest.mark.parametrize("distance", ["cosine", "euclidean"])
 def test_pairs_agree_with_the_definition(protocol, distance, monkeypatch):
     monkeypatch.setattr(module, "QUERIES_AT_ONCE", 7)
+    monkeypatch.setattr(_closeness, "GALLERY_AT_ONCE", 11)
     genuine, impostor = [], []
     for q, q_id, q_camera in zip(*pairs_case()[::2], strict=True):
         for g, g_id, g_camera in zip(*pairs_case()[1::2], strict=True):

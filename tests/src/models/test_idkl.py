@@ -2,7 +2,6 @@
 
 import keras
 import numpy as np
-import onnxruntime
 import pytest
 import tensorflow as tf
 
@@ -23,6 +22,8 @@ from src.models._two_stems import input_in, start_from_single, table_of_copies
 from src.models.idkl import idkl
 from src.registries import MODELS
 from src.schema import OF_TRAINING_BRANCH, ModelSection
+from tests.networks import run_onnx, size_of
+from tests.numeric import cosine
 
 SHAPE = (64, 32, 3)
 IDENTITIES = 5
@@ -44,10 +45,6 @@ def lively(model):
                 layer.beta.assign(generator.uniform(-0.3, 0.3, layer.beta.shape))
     start_statistics(model, images(16, seed=1))
     return model
-
-
-def size_of(variables):
-    return sum(int(np.prod(variable.shape)) for variable in variables)
 
 
 def of_training(layers):
@@ -252,12 +249,6 @@ def test_mistakes_are_named(arguments, message):
 # INT8
 
 
-def cosine(found, expected):
-    """Mean cosine without what all embeddings have in common."""
-    a, b = (np.asarray(values) - np.mean(values, axis=0) for values in (found, expected))
-    return np.mean(np.sum(a * b, axis=1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1))
-
-
 @pytest.mark.slow
 def test_what_is_deployed_becomes_int8_without_an_instance_norm():
     keras.utils.set_random_seed(0)
@@ -271,7 +262,4 @@ def test_what_is_deployed_becomes_int8_without_an_instance_norm():
         quantize_onnx(export_onnx(model), lambda: [batch]),
         export_qat_onnx(prepare_qat(model, lambda: [batch])),
     ):
-        session = onnxruntime.InferenceSession(graph.SerializeToString(), providers=["CPUExecutionProvider"])
-        name = session.get_inputs()[0].name
-        found = np.concatenate([session.run(None, {name: image[None]})[0] for image in batch])
-        assert cosine(found, expected) > 0.99
+        assert cosine(run_onnx(graph, batch), expected) > 0.99

@@ -25,7 +25,7 @@ DIMENSIONS = {
     **dict.fromkeys(["resnet50v2", "resnet50", "resnet101", "resnet50_ibn_a"], 2048),
 }
 WITH_THEIR_OWN_TESTS = {"agw", "idkl"}  # two inputs, and a branch for training only
-SMALLEST = ["custom_model", "plain_cnn", "mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025", "resnet50v2"]
+SMALLEST = ["custom_model", "plain_cnn", "mobilenetv1_a025", "mobilenetv2_a035", "osnet_a025"]
 SHAPE = (64, 32, 3)
 # Weights whose gradient vanishes by construction: a batch norm follows this bias and removes it.
 WITHOUT_GRADIENT = {"fc/bias"}
@@ -75,7 +75,7 @@ def test_one_training_step_reaches_every_weight(name):
         assert np.any(gradient) or variable.path.endswith(tuple(WITHOUT_GRADIENT)), variable.path
 
 
-@pytest.mark.parametrize("name", SMALLEST)
+@pytest.mark.parametrize("name", [*SMALLEST, pytest.param("resnet50v2", marks=pytest.mark.slow)])
 def test_rewrites_and_file_keep_the_embedding(name, tmp_path):
     network = reid_network(with_lively_statistics(MODELS.get(name)(SHAPE)), num_identities=4, bnneck=True)
     expected = keras.ops.convert_to_numpy(network(images(), training=False)["embedding"])

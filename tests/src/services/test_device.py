@@ -2,13 +2,17 @@
 
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
+from common.artifacts import Model
 from common.config import ConfigError, validate
 from common.deployment.device_profile import DeviceProfile, LayerTime
+from src.data.preprocessing import Preprocessing
 from src.schema import Benchmarking, Config
 from src.services import _device, benchmarking
+from src.services._target import Part
 
 PROFILE = DeviceProfile(
     "QCS8550 (Proxy)", "job 7", (0.9, 1.0, 1.3), (1_000_000, 5_000_000),
@@ -161,6 +165,18 @@ def test_the_estimate_says_that_it_knows_no_float_operators(monkeypatch):
         "9 operators stay float, which the estimate does not know: it is too low"
         in benchmarking._estimate(None, {}, 9)
     )
+
+
+def test_a_network_that_cannot_be_exported_is_named(tmp_path):
+    path, image = tmp_path / "noisy.keras", keras.Input((32, 32, 3))
+    noise = keras.layers.GaussianNoise(0.1, name="noise")(image)
+    keras.Model(image, keras.layers.GlobalAveragePooling2D()(noise)).save(path)
+    model, part = (
+        Model({"keras": path}, "float32", (32, 32, 3), 3),
+        Part(path, "", Preprocessing((32, 32, 3))),
+    )
+    with pytest.raises(ConfigError, match="cannot export .*noisy.keras to ONNX: layer 'noise'"):
+        benchmarking._onnx_file(model, part, tmp_path)
 
 
 def test_an_unknown_device_is_refused():

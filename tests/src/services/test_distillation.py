@@ -73,10 +73,8 @@ def save(network, path, **preprocessing):
 
 
 @pytest.fixture(scope="module")
-def sysu(tmp_path_factory):
-    from datasets.synthetic import generate
-
-    return generate("tiny", tmp_path_factory.mktemp("data") / "sysu", "sysu_mm01", progress=False)
+def sysu(tiny_in):
+    return tiny_in("sysu_mm01")
 
 
 def raw_of(folder, tiny, **changes):

@@ -50,11 +50,10 @@ def data(tmp_path_factory):
 
 
 @pytest.fixture(autouse=True)
-def no_pictures(request, monkeypatch):
+def no_pictures(monkeypatch):
     """Pictures take seconds and have their own tests."""
-    if "with_pictures" not in request.node.name:
-        service = importlib.import_module(SERVICES["evaluation"])
-        monkeypatch.setattr(service, "evaluation_pictures", lambda *_: [])
+    service = importlib.import_module(SERVICES["evaluation"])
+    monkeypatch.setattr(service, "evaluation_pictures", lambda *_: [])
 
 
 def _config(data, dataset=None, **evaluation):
@@ -81,6 +80,13 @@ def _evaluate(tmp_path, config):
     return service.run(config, images, model, Run(tmp_path, 0))
 
 
+@pytest.fixture(scope="module")
+def plain(data, tmp_path_factory):
+    """Folder and report of an evaluation as it is by default, with its pictures."""
+    folder = tmp_path_factory.mktemp("plain")
+    return folder, _evaluate(folder, _config(data))
+
+
 def test_a_report_holds_certainty_verification_and_unknown_people(data, tmp_path):
     report = _evaluate(tmp_path, _config(data, {"validation_path": str(data / "validation")}))
     metrics = {name.removeprefix("float32/keras/"): value for name, value in report.metrics.items()}
@@ -94,9 +100,8 @@ def test_a_report_holds_certainty_verification_and_unknown_people(data, tmp_path
     assert any(note.startswith("The suggested thresholds") for note in report.notes)
 
 
-def test_where_the_errors_are(data, tmp_path):
-    report = _evaluate(tmp_path, _config(data))
-    tables = {table.title.split(" of ")[0].split(" (")[0]: table for table in report.tables}
+def test_where_the_errors_are(plain):
+    tables = {table.title.split(" of ")[0].split(" (")[0]: table for table in plain[1].tables}
     assert {"By camera", "By brightness", "By place"} <= set(tables)
     assert [row[0] for row in tables["By place"].rows] == ["street", "yard"]
     assert sum(row[1] for row in tables["By place"].rows) == 48
@@ -119,14 +124,14 @@ def test_directions_between_modalities_are_numbers():
     assert modality_numbers(side[one], gallery[one], metrics) == {}
 
 
-def test_files_for_people_with_pictures_and_for_programs(data, tmp_path):
-    report = _evaluate(tmp_path, _config(data))
+def test_files_for_people_with_pictures_and_for_programs(plain):
+    folder, report = plain
     names = {path.name for path in report.files}
     assert {"report.html", "cmc.png", "roc.png", "mean_colour_keras_queries.csv"} <= names
     assert all(path.stat().st_size > 0 for path in report.files)
-    page = (tmp_path / "evaluation/report.html").read_text()
+    page = (folder / "evaluation/report.html").read_text()
     assert "protocol market1501" in page and "No threshold is suggested" in page
-    with (tmp_path / "evaluation/mean_colour_keras_queries.csv").open(newline="") as file:
+    with (folder / "evaluation/mean_colour_keras_queries.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     precisions = [float(row["average_precision"]) for row in rows]
     assert np.mean(precisions) == pytest.approx(report.metrics["float32/keras/mAP"])
@@ -140,11 +145,10 @@ def test_files_for_people_with_pictures_and_for_programs(data, tmp_path):
         "neighbor_feature_centralization",
     ],
 )
-def test_a_reranked_row_stands_beside_the_plain_one_and_says_so(data, tmp_path, reranking):
-    plain = _evaluate(tmp_path, _config(data))
+def test_a_reranked_row_stands_beside_the_plain_one_and_says_so(data, plain, tmp_path, reranking):
     report = _evaluate(tmp_path, _config(data, reranking=reranking))
     name = reranking if isinstance(reranking, str) else next(iter(reranking))
-    assert report.metrics["float32/keras/mAP"] == plain.metrics["float32/keras/mAP"]
+    assert report.metrics["float32/keras/mAP"] == plain[1].metrics["float32/keras/mAP"]
     assert report.metrics[f"float32/keras/{name}/mAP"] != report.metrics["float32/keras/mAP"]
     assert report.tables[0].rows[1][0] == f"mean_colour.keras + {name}"
     assert any(note.startswith(f"Rows with {name}") for note in report.notes)
@@ -232,7 +236,7 @@ def test_what_does_not_fit_the_images_is_answered_before_anything_is_embedded(
         ({"protocol": {"sysu_mm01": {"modes": "all"}}}, "has no argument 'modes', did you mean 'mode'"),
         ({"protocol": {"regdb": {"query": 1}}}, "protocol 'regdb' has no argument 'query'"),
         ({"reranking": {"k_reciprocal_distances": {"k": 2}}}, "has no argument 'k'"),
-        ({"false_match_rate": 0}, "greater than 0"),
+        ({"false_match_rate": 0}, "evaluation.false_match_rate: should be greater than 0"),
     ],
 )
 def test_misspelt_settings_are_answered_without_images(data, evaluation, message):

@@ -4,6 +4,7 @@ import csv
 import importlib
 import json
 import logging
+import shutil
 
 import keras
 import numpy as np
@@ -14,8 +15,10 @@ from PIL import Image
 
 from common.config import ConfigError, validate
 from common.run import Run
+from src.data.selection import Data
 from src.pipeline import SERVICES, _preflight, _starting_model
 from src.schema import Config
+from src.services import prediction
 
 COLOURS = {
     "query": {"a_c1_0": (250, 20, 20), "b_c1_0": (20, 240, 30), "c_c2_0": (30, 60, 230)},
@@ -32,13 +35,20 @@ def _save(folder, images, suffix=".png"):
         Image.new("RGB", (24, 48), colour).save(folder / f"{name}{suffix}")
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """The file of a network whose embedding is the mean colour."""
+    path, image = tmp_path_factory.mktemp("network") / "mean_colour.keras", keras.Input((32, 32, 3))
+    keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)).save(path)
+    return path
+
+
 @pytest.fixture
-def folder(tmp_path):
-    """Query and gallery of plain colours, and a network whose embedding is the mean colour."""
+def folder(tmp_path, network):
+    """Query and gallery of plain colours, and the network."""
     for part, images in COLOURS.items():
         _save(tmp_path / part, images)
-    image = keras.Input((32, 32, 3))
-    keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)).save(tmp_path / "mean_colour.keras")
+    shutil.copy(network, tmp_path)
     return tmp_path
 
 
@@ -221,9 +231,9 @@ def test_the_test_set_is_used_where_no_other_images_are_named(folder):
         ),
     ],
 )
-def test_missing_paths_are_named(folder, dataset, message):
+def test_missing_paths_are_named(tmp_path, dataset, message):
     with pytest.raises(ConfigError, match=message):
-        _config(folder, dataset=dataset)
+        _config(tmp_path, dataset=dataset)
 
 
 @pytest.mark.parametrize(
@@ -235,9 +245,9 @@ def test_missing_paths_are_named(folder, dataset, message):
         ({"target": "stedgeai_n6"}, r"prediction.target: unknown value 'stedgeai_n6'.*qnn_htp_emulator"),
     ],
 )
-def test_wrong_settings_are_named(folder, section, message):
+def test_wrong_settings_are_named(tmp_path, section, message):
     with pytest.raises(ConfigError, match=message):
-        _config(folder, prediction=section)
+        _config(tmp_path, prediction=section)
 
 
 def test_a_missing_and_an_empty_folder_are_named_together(folder):
@@ -260,6 +270,13 @@ def test_a_gallery_of_nothing_but_the_query_is_refused(folder):
     paths = {f"prediction_{part}_path": str(folder / "one") for part in ("query", "gallery")}
     with pytest.raises(ConfigError, match="which is not compared with itself: expected at least one other"):
         _check(_config(folder, dataset=paths), folder)
+
+
+def test_nothing_to_find_is_refused(tmp_path):
+    with pytest.raises(
+        ConfigError, match="needs query and gallery images, received 0 and 0: set dataset.predic"
+    ):
+        prediction.preflight(_config(tmp_path), Data(), None)
 
 
 def test_names_that_only_look_like_identities_are_pointed_out(folder, caplog):

@@ -2,8 +2,8 @@
 
 import csv
 import importlib
-import importlib.util
 import json
+import logging
 import subprocess
 import sys
 from dataclasses import replace
@@ -222,7 +222,8 @@ def test_prediction_finds_people_across_modalities(root, model, tmp_path):
     assert report.metrics["float32/keras/first_match_correct"] == 1.0
 
 
-def test_unknown_images_in_a_folder_thermal_are_thermal(root, model, tmp_path):
+def test_unknown_images_in_a_folder_thermal_are_thermal(root, model, tmp_path, caplog):
+    caplog.set_level(logging.INFO)
     paths = {
         "prediction_query_path": str(root / "regdb/Thermal"),
         "prediction_gallery_path": str(root / "regdb/Visible"),
@@ -234,6 +235,7 @@ def test_unknown_images_in_a_folder_thermal_are_thermal(root, model, tmp_path):
     _run(tmp_path, config, "prediction")
     found = json.loads((tmp_path / "prediction/matches.json").read_text())["queries"]
     assert len(found) == 40
+    assert "are read without identities: the data set's own lists name the images" in caplog.text
     assert all(Path(q["query"]).parent.name == Path(q["matches"][0]["gallery"]).parent.name for q in found)
 
 
@@ -299,13 +301,8 @@ def test_a_file_of_one_modality_alone_refuses_images_of_the_other(root, int8, tm
         _run(tmp_path, config)
 
 
-needs_qnn = pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
-
-
 @pytest.mark.slow
-@needs_qnn
+@pytest.mark.qnn
 @pytest.mark.parametrize("precision", ["float32", "int8"])
 def test_each_modality_is_benchmarked_as_a_graph_of_its_own(root, model, int8, tmp_path, precision):
     path = model.path if precision == "float32" else int8[0] / "quantized_model_visible.onnx"
@@ -327,7 +324,7 @@ def test_each_modality_is_benchmarked_as_a_graph_of_its_own(root, model, int8, t
 
 
 @pytest.mark.slow
-@needs_qnn
+@pytest.mark.qnn
 def test_the_emulator_runs_both_graphs(root, int8, tmp_path):
     path = int8[0] / "quantized_model_visible.onnx"
     section = {"target": "qnn_htp_emulator"}
@@ -338,19 +335,23 @@ def test_the_emulator_runs_both_graphs(root, int8, tmp_path):
     assert (tmp_path / "evaluation/quantized_model_onnx_emulator_queries.csv").is_file()
 
 
-@needs_qnn
+@pytest.mark.qnn
 def test_benchmarking_needs_an_image_of_each_modality(root, model, tmp_path):
     folder = root / "sysu_mm01"
     dataset = {"dataset_name": "market1501", "test_query_path": "query", "test_gallery_path": "gallery"}
     config = _config(root, "sysu_mm01", "benchmarking", dataset=dataset)
     visible = [Sample(folder / "cam1/0001/0001.jpg", 1, 1)]
     service = importlib.import_module(SERVICES["benchmarking"])
+    with pytest.raises(
+        ConfigError, match="benchmarking compares on test images: set dataset.test_query_path"
+    ):
+        service.preflight(config, Data(), None)
     with pytest.raises(ConfigError, match="none is thermal: set dataset.test_query_path"):
         service.preflight(config, Data(query=visible, gallery=visible), _starting_model(config))
 
 
 @pytest.mark.slow
-@needs_qnn
+@pytest.mark.qnn
 def test_deployment_packs_each_modality_and_its_runner_agrees(root, int8, tmp_path):
     folder, made = int8
     config = _config(

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from common.config import validate
+from common.config import ConfigError, validate
 from src.tools import cross_modal_experiment as tool
 from src.tools import experiment
 from src.tools.experiment import step_folder
@@ -161,18 +161,22 @@ def test_the_bootstrap_agrees_with_drawing_one_by_one():
     assert found == pytest.approx(np.percentile(slow, (2.5, 97.5)), abs=0.01)
 
 
-def test_chance_is_that_of_random_embeddings(tiny_sysu):
-    found = tool.chance(tiny_sysu)
+def test_chance_is_that_of_random_embeddings(tiny_in):
+    found = tool.chance(tiny_in("sysu_mm01"))
     # 6 people, one image each in two visible cameras; camera 3 does not see camera 2
     assert found["thermal to visible Rank-1"][0] == pytest.approx(1 / 6, abs=0.05)
     assert set(found) == set(tool.SCORES) and all(0 < values[0] < 1 for values in found.values())
 
 
-@pytest.fixture(scope="module")
-def tiny_sysu(tmp_path_factory):
-    from datasets.synthetic import generate
-
-    return generate("tiny", tmp_path_factory.mktemp("data") / "sysu", "sysu_mm01", progress=False)
+def test_what_an_evaluation_lacks_is_named(tmp_path):
+    with pytest.raises(
+        ConfigError, match="needs evaluation.random_network=True; its evaluation has no random rank1"
+    ):
+        tool._of_random({"float32/keras/rank1": 0.5}, "rank1")
+    with pytest.raises(
+        ConfigError, match="expected a best_model_keras_queries.csv with the results of each query"
+    ):
+        tool._queries(tmp_path)
 
 
 def test_the_plan_of_the_project_is_valid_and_its_arms_see_the_same_images():

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 import yaml
 
-from datasets.synthetic import generate
 from src.data.sample import Sample
 from src.tools._known_data_sets import KNOWN_DATA_SETS
 from src.tools.doctor import main
@@ -17,9 +16,8 @@ DATA = Path(__file__).parents[2] / "data"
 
 
 @pytest.fixture(scope="module")
-def rendered(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("rendered")
-    return {layout: generate("tiny", folder / layout, layout, progress=False) for layout in LAYOUTS}
+def rendered(tiny_in):
+    return {layout: tiny_in(layout) for layout in LAYOUTS}
 
 
 @pytest.fixture
@@ -114,6 +112,24 @@ def test_published_counts_of_regdb_look_at_the_right_half():
     ):  # fmt: skip
         parts[part] += [Sample(Path("x"), first + k // 10, 1, modality) for k in range(2060)]
     assert all(count.counted(parts) == count.published for count in KNOWN_DATA_SETS["regdb"].counts)
+
+
+@pytest.mark.parametrize(
+    ("layout", "trained", "queries", "gallery"),
+    [
+        # Images and people of each part, from the publications
+        ("llcm", (30_921, 713), (7_166, 351), (8_680, 351)),
+        ("market1501", (12_936, 751), (3_368, 750), (19_732, 752)),
+    ],
+)
+def test_published_counts_of_other_sets_look_at_the_right_part(layout, trained, queries, gallery):
+    sizes = {"training": trained, "validation": (0, 1), "query": queries, "gallery": gallery}
+    parts = {
+        part: [Sample(Path("x"), f"{part == 'training'} {k % people}", 1 + k % 9) for k in range(images)]
+        for part, (images, people) in sizes.items()
+    }
+    counts = KNOWN_DATA_SETS[layout].counts
+    assert {c.what: c.counted(parts) for c in counts} == {c.what: c.published for c in counts}
 
 
 def test_a_missing_data_set_is_explained_and_not_downloaded(doctor, tmp_path):

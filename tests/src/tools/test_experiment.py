@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -157,6 +158,24 @@ def test_a_model_that_is_not_there_is_refused(tmp_path):
         )
 
 
+def test_a_run_has_its_name_only_once_it_has_finished(tmp_path, monkeypatch):
+    codes = iter([1, 1, 0])
+
+    def run(command, **_):
+        Path(command[-1].removeprefix("hydra.run.dir=")).mkdir()
+        return SimpleNamespace(returncode=next(codes))
+
+    monkeypatch.setattr(experiment.subprocess, "run", run)
+    target = tmp_path / "step_1"
+    for _ in range(2):
+        with pytest.raises(RuntimeError, match="a run failed with exit code 1; its log is .*step_1.log"):
+            experiment.run_step("a.yaml", [], target, {}, 1)
+    for _ in range(2):  # what has finished is not run again
+        experiment.run_step("a.yaml", [], target, {}, 1)
+    kept = {".step_1.broken0", ".step_1.broken1"}
+    assert {path.name for path in tmp_path.iterdir()} == {"step_1", "step_1.log", *kept}
+
+
 def test_the_table_has_mean_deviation_and_paired_difference(tmp_path, runs):
     plan = read_plan(Experiment, _file(tmp_path))
     rows = table(plan, run_experiment(plan, tmp_path / "out", jobs=1)).splitlines()
@@ -169,7 +188,7 @@ def test_the_table_has_mean_deviation_and_paired_difference(tmp_path, runs):
     [
         ("seeds: [", "cannot be read"),
         ("[1, 2]", "expected keys and values, received list"),
-        (TEXT.replace("[0, 1]", "[0]"), "seeds"),
+        (TEXT.replace("[0, 1]", "[0]"), "seeds: list should have at least 2 items"),
         (TEXT.replace("question:", "quesion:"), "did you mean 'question'"),
     ],
 )

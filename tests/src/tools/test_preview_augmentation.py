@@ -60,6 +60,10 @@ def test_one_row_an_image(tmp_path):
 def test_nothing_to_show_is_said(tiny):
     with pytest.raises(ConfigError, match="no section data_augmentation"):
         preview(validate(Config, configuration(tiny, {})))
+    tested = {"dataset_name": "Market1501", "test_query_path": "query", "test_gallery_path": "gallery"}
+    changes = {"operation_mode": "evaluation", "model": {"model_path": "m.keras"}, "dataset": tested}
+    with pytest.raises(ConfigError, match="dataset.training_path is not set: there are no images to show"):
+        preview(validate(Config, configuration(tiny, AUGMENTATION) | changes))
 
 
 def test_command(tiny, tmp_path, monkeypatch, capsys):

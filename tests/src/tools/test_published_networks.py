@@ -67,12 +67,14 @@ def test_hrnet_face_has_the_stated_parameters_with_the_statistics_of_its_norms()
 
 def test_the_table_is_what_the_networks_count(monkeypatch, tmp_path, capsys):
     copy = tmp_path / TABLE.name
-    copy.write_text(TABLE.read_text())
+    lines = TABLE.read_text().splitlines(keepends=True)
+    copy.write_text("".join(line for line in lines if line.startswith("#")))
     monkeypatch.setattr(published_networks, "TABLE", copy)
     monkeypatch.setattr(sys, "argv", ["published_networks"])
     assert published_networks.main() == 0
     assert copy.read_text() == TABLE.read_text()
-    assert [row.model for row in read_table()] == sorted(NETWORKS, key=[r.model for r in read_table()].index)
+    models = [row.model for row in read_table()]
+    assert set(models) == set(NETWORKS) and len(models) == len(NETWORKS)
     assert list(tmp_path.iterdir()) == [copy]
     assert "20 networks" in capsys.readouterr().out
 

@@ -1,7 +1,6 @@
 """Export parity: networks of both kinds all the way, what the page gets, and what is said of a failure."""
 
 import dataclasses
-import importlib.util
 
 import pytest
 
@@ -26,9 +25,7 @@ def test_the_whole_zoo_is_measured():
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(
-    importlib.util.find_spec("onnxruntime_qnn") is None, reason="onnxruntime-qnn is for Linux x86-64"
-)
+@pytest.mark.qnn
 def test_the_way_from_keras_to_the_chip(tmp_path):
     graphs = [graph for name in ("custom_model", "agw custom_model") for graph in tool.parity(name, tmp_path)]
     assert [(g.network, g.modality) for g in graphs] == [

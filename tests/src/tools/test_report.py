@@ -184,3 +184,5 @@ def test_mistakes_are_named(history, more, message, capsys, tmp_path):
 def test_nothing_to_compare_is_said():
     with pytest.raises(ConfigError, match="the experiment has no finished run"):
         tool._chosen({}, None)
+    with pytest.raises(ConfigError, match="the runs have no Rank-1 or mAP in common: name one with --metric"):
+        tool._check({}, [])

@@ -1,15 +1,18 @@
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 
 from common.artifacts import Model
 from common.config import ConfigError, validate
 from src.data.sample import Sample
+from src.data.selection import Data
+from src.models._head import reid_network
 from src.schema import Config, Training
 from src.training.check_training import _check_batch
-from src.training.checkpoint import Best, Progress
-from src.training.start import _as_before, start_preprocessing, with_best
+from src.training.checkpoint import Best, Progress, save_checkpoint
+from src.training.start import _as_before, _check_heads, inputs_of, start_of, start_preprocessing, with_best
 from src.training.validator import searched
 
 FILES = ("best_augmented_model.keras", "best_model.keras")
@@ -49,10 +52,10 @@ def test_a_training_without_a_best_epoch_has_nothing_to_keep(checkpoint, tmp_pat
 TRAINING = {"batch_size": 8, "epochs": 1, "optimizer": "SGD", "images_per_identity": 2}
 
 
-def _config(preprocessing=None, **training):
+def _config(preprocessing=None, name=None, **training):
     raw = {
         "operation_mode": "training",
-        "model": {"model_path": "m.keras"},
+        "model": {"model_path": "m.keras", "model_name": name},
         "dataset": {"training_path": "t"},
         "training": {**TRAINING, **training},
         "preprocessing": preprocessing,
@@ -98,3 +101,41 @@ def test_a_resumed_training_has_the_losses_that_are_stated_now(caplog):
     kept = _as_before(now, validate(Training, TRAINING).model_dump(mode="json"))
     assert ([term.name for term in kept.terms], kept.dropout) == (["triplet"], 0.0)
     assert "training.dropout cannot change when a training is resumed" in caplog.text
+
+
+def _network(**head):
+    image = keras.Input((32, 32, 3))
+    return reid_network(keras.Model(image, keras.layers.GlobalAveragePooling2D()(image)), 4, **head)
+
+
+def test_a_training_is_resumed_with_as_many_people_as_before(tmp_path):
+    path = tmp_path / "last_augmented_model.keras"
+    save_checkpoint(_network(), path, Progress(Best("val_loss", "min")), {"identities": 4})
+    people = [Sample(tmp_path / f"{n}.jpg", n, 1) for n in range(3)]
+    model = Model({"keras": path}, "float32", (32, 32, 3), 3)
+    with pytest.raises(
+        ConfigError, match="was trained on 4 identities, the training set has 3: resume on the"
+    ):
+        start_of(_config(resume_training=True), Data(people), model)
+
+
+@pytest.mark.parametrize(
+    ("losses", "weighting", "head", "missing"),
+    [
+        ({"modality_confusion": {}, "center_loss": {}}, "fixed", {}, "confusion_logits, centers"),
+        ({"cross_entropy": {}}, "uncertainty", {"log_variances": 2}, "learned weights of 1 losses"),
+    ],
+)
+def test_losses_that_a_checkpoint_was_not_trained_with_are_named(tmp_path, losses, weighting, head, missing):
+    training = validate(Training, {**TRAINING, "losses": losses, "loss_weighting": weighting})
+    with pytest.raises(ConfigError, match=f"losses needs {missing}, which .*m.keras was trained without"):
+        _check_heads(training, _network(**head), tmp_path / "m.keras")
+
+
+def test_a_network_for_two_modalities_is_no_start_of_another(tmp_path):
+    images = {name: keras.Input((32, 32, 3), name=name) for name in ("visible", "thermal")}
+    keras.Model(images, keras.layers.Add()(list(images.values()))).save(tmp_path / "m.keras")
+    with pytest.raises(
+        ConfigError, match="m.keras takes visible and thermal images already; leave model_name"
+    ):
+        inputs_of(_config(name="agw"), _model(tmp_path))

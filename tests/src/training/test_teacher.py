@@ -21,6 +21,7 @@ from src.training.teacher import (
     seeing_teacher,
 )
 from src.training.validation import embed_samples, routes_of
+from tests.numeric import unit
 
 SHAPE = (4, 4, 3)
 LABELS = np.array([0, 0, 1, 1, 2, 2], np.int32)
@@ -35,10 +36,6 @@ def network(width, identities=None, seed=0, name="toy"):
     features = keras.layers.Dense(width, name="dense")(keras.layers.Flatten()(images))
     backbone = keras.Model(images, features, name=name)
     return backbone if identities is None else reid_network(backbone, identities, bnneck=True, projection=7)
-
-
-def unit(vectors):
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def test_prototypes_are_mean_directions():

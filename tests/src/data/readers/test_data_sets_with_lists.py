@@ -1,4 +1,5 @@
 import json
+import shutil
 from collections import Counter
 
 import numpy as np
@@ -24,10 +25,9 @@ TRAINING = {"batch_size": 8, "epochs": 1, "optimizer": "Adam"}
 
 
 @pytest.fixture(scope="module")
-def roots(tmp_path_factory):
+def roots(tiny_in):
     """The preset `tiny` (8, 4 and 6 people, cameras visible, visible, thermal) in every layout with lists."""
-    folder = tmp_path_factory.mktemp("layouts")
-    return {layout: generate("tiny", folder / layout, layout, progress=False) for layout in READERS}
+    return {layout: tiny_in(layout) for layout in READERS}
 
 
 def write(root, **lists):
@@ -288,8 +288,8 @@ def test_a_folder_without_lists_is_named_with_what_it_holds(tmp_path, layout):
         ("llcm", "idx/test_id.txt", "9999", "none of the 1 people of idx/test_id.txt has an image in test_nir"),
     ],
 )  # fmt: skip
-def test_mistakes_in_lists_are_named(tmp_path, layout, file, text, message):
-    root = generate("tiny", tmp_path / layout, layout, progress=False)
+def test_mistakes_in_lists_are_named(roots, tmp_path, layout, file, text, message):
+    root = shutil.copytree(roots[layout], tmp_path / layout)
     (root / file).write_text(text)
     with pytest.raises(ConfigError, match=message):
         READERS[layout](root, "query" if "test" in file else "training")
