@@ -1,7 +1,6 @@
 """Adaptation of networks with one input and with two stems: rounds, guards, resuming, and labels that nobody reads."""
 
 import csv
-import importlib.util
 import json
 import logging
 import shutil
@@ -858,7 +857,7 @@ def test_the_road_from_training_to_int8_on_the_target(root, source, program, tmp
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(importlib.util.find_spec("onnxruntime_qnn") is None, reason="needs Linux x86-64")
+@pytest.mark.qnn
 def test_the_whole_road_in_one_command(root, source, program, tmp_path):
     stage = "{epochs: 1, steps_per_epoch: 2, optimizer: Adam, losses: [{name: cross_entropy}, {name: focal_ranking}]}"
     run = _travel(
