@@ -13,14 +13,18 @@ from common.quantization._gem import GeM
 _SHARED = (
     *("Conv2D", "DepthwiseConv2D", "SeparableConv2D", "Conv2DTranspose", "Dense"),
     *("BatchNormalization", "LayerNormalization", "GroupNormalization", "UnitNormalization", "Rescaling"),
-    *("Activation", "ReLU", "LeakyReLU", "PReLU", "Softmax"),
+    *("Activation", "ReLU", "PReLU", "Softmax"),
     *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot"),
     *("GlobalAveragePooling2D", "GlobalMaxPooling2D", "AveragePooling2D", "MaxPooling2D"),
     *("ZeroPadding2D", "Cropping2D", "UpSampling2D", "Flatten", "Reshape", "Permute", "Dropout"),
 )
 
+_OTHER_ACTIVATIONS = ("hard_sigmoid",)
+"""Of other values in the two Keras: relu6(x + 3) / 6 here, and 0.2 x + 0.5 between 0 and 1 in tf_keras."""
+
 TWINS: dict[str, Callable[..., tf_keras.layers.Layer]] = {
     **{name: getattr(tf_keras.layers, name) for name in _SHARED},
+    "LeakyReLU": lambda negative_slope, name: tf_keras.layers.LeakyReLU(negative_slope, name=name),
     "FusedBatchNormalization": tf_keras.layers.BatchNormalization,
     "GeM": GeM,
 }
@@ -41,8 +45,9 @@ def to_tf_keras(model: keras.Model) -> tf_keras.Model:
         model: functional model, single or several inputs and outputs (list or dict).
 
     Raises:
-        ValueError: the model is not functional, or has a layer without a twin in `TWINS`, a layer that is called with
-            several arguments, or an operation that is no layer, such as `x + y`.
+        ValueError: the model is not functional, or has a layer without a twin in `TWINS`, with an argument or an
+            activation that tf_keras lacks, or called with several arguments, or an operation that is no layer, such as
+            `x + y`.
     """
     if not _is_functional(model):
         raise ValueError(
@@ -132,11 +137,45 @@ def _recipe(class_name: str) -> str:
 
 
 def _make_twin(layer: keras.layers.Layer) -> tf_keras.layers.Layer:
-    builder = TWINS[type(layer).__name__]
+    builder, source = TWINS[type(layer).__name__], layer.get_config()
     target = builder.__init__ if inspect.isclass(builder) else builder
     accepted = {name for name in inspect.signature(target).parameters if not _is_training_only(name)}
-    config = {key: value for key, value in layer.get_config().items() if key in accepted}
-    return builder(**config, name=layer.name)
+    defaults = inspect.signature(type(layer).__init__).parameters
+    lost = sorted(
+        key
+        for key, value in source.items()
+        if key in defaults
+        and key not in accepted
+        and not _is_training_only(key)
+        and value != defaults[key].default
+    )
+    if lost:
+        told = ", ".join(f"{key}={source[key]!r}" for key in lost)
+        raise ValueError(
+            f"layer '{layer.name}' of class {type(layer).__name__} has {told}, which its tf_keras twin does not know: "
+            f"leave it out, or {_recipe(type(layer).__name__)}"
+            f"leave it out, or {_recipe(type(layer).__name__)}"
+        )
+    _require_same_activation(layer)
+    return builder(**{key: value for key, value in source.items() if key in accepted}, name=layer.name)
+
+
+def _require_same_activation(layer: keras.layers.Layer) -> None:
+    """Raise ValueError for a function that tf_keras lacks, or has under this name with other values."""
+    function = getattr(layer, "activation", keras.activations.linear)
+    name = getattr(function, "__name__", str(function))
+    if name in _OTHER_ACTIVATIONS or not _has_activation(name) or keras.activations.get(name) is not function:
+        raise ValueError(
+            f"layer '{layer.name}' of class {type(layer).__name__}: tf_keras has no activation that gives the values "
+            f"of '{name}'. Write it as layers that it has, such as Rescaling and ReLU for hard_sigmoid"
+        )
+
+
+def _has_activation(name: str) -> bool:
+    try:
+        return tf_keras.activations.get(name) is not None
+    except ValueError:
+        return False
 
 
 def _is_training_only(key: str) -> bool:

@@ -5,6 +5,7 @@ import tf_keras
 from keras import layers
 
 from common.layers.fused_batch_norm import FusedBatchNormalization
+from common.layers.gem import GeM
 from common.quantization import bridge
 from common.quantization.bridge import to_tf_keras
 from common.quantization.fold import fold_batch_norm
@@ -53,6 +54,93 @@ def test_families_keep_their_outputs_bridged_and_folded(family):
     folded = fold_batch_norm(bridged)
     np.testing.assert_allclose(folded(images, training=False), expected, atol=1e-4)
     assert not [layer for layer in folded.layers if isinstance(layer, tf_keras.layers.BatchNormalization)]
+
+
+MAPS, VECTORS = (6, 8, 4), (4,)
+ARGUMENTS = {
+    "Conv2D": (
+        MAPS,
+        {"filters": 3, "kernel_size": 3, "strides": 2, "padding": "same", "dilation_rate": 1, "groups": 1},
+    ),
+    "DepthwiseConv2D": (MAPS, {"kernel_size": (3, 1), "depth_multiplier": 2, "use_bias": False}),
+    "SeparableConv2D": (MAPS, {"filters": 3, "kernel_size": 3, "padding": "same", "activation": "silu"}),
+    "Conv2DTranspose": (MAPS, {"filters": 3, "kernel_size": 3, "strides": 2, "output_padding": 1}),
+    "Dense": (VECTORS, {"units": 5, "activation": "elu"}),
+    "BatchNormalization": (MAPS, {"axis": 2, "epsilon": 0.5, "scale": False}),
+    "FusedBatchNormalization": (MAPS, {"epsilon": 0.5, "center": False}),
+    "LayerNormalization": (MAPS, {"axis": (1, 2), "epsilon": 0.5, "center": False}),
+    "GroupNormalization": (MAPS, {"groups": 2, "epsilon": 0.5}),
+    "UnitNormalization": (MAPS, {"axis": 1}),
+    "Rescaling": (MAPS, {"scale": 0.3, "offset": 2.0}),
+    "Activation": (MAPS, {"activation": "gelu"}),
+    "ReLU": (MAPS, {"max_value": 1.5, "negative_slope": 0.1, "threshold": 0.2}),
+    "LeakyReLU": (MAPS, {"negative_slope": 0.05}),
+    "PReLU": (MAPS, {"shared_axes": [1, 2], "alpha_initializer": "ones"}),
+    "Softmax": (MAPS, {"axis": 1}),
+    "Concatenate": (MAPS, {"axis": 1}),
+    "Dot": (VECTORS, {"axes": 1, "normalize": True}),
+    "GlobalAveragePooling2D": (MAPS, {"keepdims": True}),
+    "GlobalMaxPooling2D": (MAPS, {"keepdims": True}),
+    "AveragePooling2D": (MAPS, {"pool_size": 3, "strides": 2, "padding": "same"}),
+    "MaxPooling2D": (MAPS, {"pool_size": 3, "strides": 1, "padding": "same"}),
+    "ZeroPadding2D": (MAPS, {"padding": ((1, 2), (0, 3))}),
+    "Cropping2D": (MAPS, {"cropping": ((1, 2), (0, 3))}),
+    "UpSampling2D": (MAPS, {"size": (2, 3), "interpolation": "bilinear"}),
+    "Reshape": (MAPS, {"target_shape": (8, -1)}),
+    "Permute": (MAPS, {"dims": (3, 1, 2)}),
+    "Dropout": (MAPS, {"rate": 0.3}),
+    "GeM": (MAPS, {"p": 2.5}),
+}
+"""Input shape and arguments that are not the defaults; other twins have no arguments, and take maps."""
+OF_TWO = ("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum", "Concatenate", "Dot")
+
+
+@pytest.mark.parametrize("name", sorted(bridge.TWINS))
+def test_every_twin_computes_what_its_layer_does(name):
+    shape, arguments = ARGUMENTS.get(name, (MAPS, {}))
+    own = {"GeM": GeM, "FusedBatchNormalization": FusedBatchNormalization}
+    layer = (own.get(name) or getattr(layers, name))(**arguments)
+    inputs = [keras.Input(shape), keras.Input(shape)][: 1 + (name in OF_TWO)]
+    model = keras.Model(inputs, layer(inputs if name in OF_TWO else inputs[0]))
+    generator = np.random.default_rng(0)
+    model.set_weights([generator.uniform(0.2, 1, weight.shape) for weight in model.get_weights()])
+    images = [generator.normal(size=(2, *shape)).astype(np.float32) for _ in inputs]
+    images = [np.abs(x) + 0.1 if name == "GeM" else x for x in images]
+    expected, found = (
+        np.asarray(keras.tree.flatten(one(images, training=False))[0]) for one in (model, to_tf_keras(model))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", [n for n in dir(tf_keras.activations) if hasattr(keras.activations, n)])
+def test_every_activation_is_the_same_or_refused(name):
+    function = getattr(keras.activations, name)
+    if name.startswith("_") or name in ("get", "serialize", "deserialize"):
+        return
+    images = keras.Input((4,))
+    model = keras.Model(images, layers.Activation(function, name="act")(images))
+    if name == "hard_sigmoid":
+        with pytest.raises(
+            ValueError, match="layer 'act' of class Activation: tf_keras has no activation .*'hard_sig"
+        ):
+            to_tf_keras(model)
+        return
+    x = np.linspace(-6, 6, 24, dtype=np.float32).reshape(6, 4)
+    np.testing.assert_allclose(to_tf_keras(model)(x), model(x), atol=1e-5)
+
+
+def test_an_argument_or_activation_that_tf_keras_lacks_is_named():
+    images = keras.Input((4, 4, 2))
+    convolution = layers.Conv2D(2, 1, activation="hard_silu", name="conv")
+    with pytest.raises(
+        ValueError, match="layer 'conv' of class Conv2D: tf_keras has no activation .*'hard_silu'"
+    ):
+        to_tf_keras(keras.Model(images, convolution(images)))
+    norm = layers.BatchNormalization(renorm=True, name="norm")
+    with pytest.raises(
+        ValueError, match="layer 'norm' of class BatchNormalization has renorm=True, .*, which its tf_keras"
+    ):
+        to_tf_keras(keras.Model(images, norm(images)))
 
 
 def test_shared_layers_stay_one_layer(toy, images):
