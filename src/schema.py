@@ -864,7 +864,10 @@ class QuantizationAwareTraining(Strict):
     task_weight: Annotated[Number, Field(ge=0)] = 0.0
     """Weight of triplet loss and cross-entropy against the people of the training set; batches of 4 images each."""
     float_layers: list[str] = []
-    """Patterns of layer names to leave in float, such as `gem*`; layers with kernels are always int8."""
+    """Patterns of names of layers to compute in float, such as `features`, the pool; kernels are always int8.
+
+    What a kernel reads of such a layer is rounded to 8 bits, for it takes integers.
+    """
 
     @model_validator(mode="after")
     def _something_to_learn(self) -> "QuantizationAwareTraining":
@@ -893,7 +896,10 @@ class NumericGate(Strict):
     max_gap: Positive = 0.005
     """Greatest gap of one image."""
     float_gap: Positive = 0.1
-    """Greatest mean gap between an INT8 file and the float model; trained networks have 0.003 to 0.05."""
+    """Greatest mean gap between an INT8 file and the float model; trained networks have 0.003 to 0.05.
+
+    A single image may be five times as far.
+    """
     dead_dimensions: Annotated[Number, Field(ge=0, le=1)] = 0.1
     """Greatest share of the dimensions that the float model tells images apart by and a file gives one value in."""
 

@@ -1,6 +1,6 @@
 """How TFMOT is told what to quantize: quantizers, one configuration per layer, and the scheme."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -203,9 +203,20 @@ def layer_configs(
     for layer in model.layers:
         is_float = layer.name in float_layers or isinstance(layer, FLOAT_LAYERS)
         kernel = None if is_float else KERNELS.get(type(layer))
-        output = None if is_float else _output_quantizer(layer, readers[layer.name])
+        is_read_in_float = is_float and not _feeds_kernel(layer, readers)
+        output = None if is_read_in_float else _output_quantizer(layer, readers[layer.name])
         configs[layer.name] = LayerConfig(kernel, output, per_channel)
     return configs
+
+
+def _feeds_kernel(
+    layer: tf_keras.layers.Layer, readers: Mapping[str, Sequence[tf_keras.layers.Layer]]
+) -> bool:
+    """Whether a layer with an int8 kernel reads the output, as it is or past layers that keep its grid."""
+    return any(
+        type(reader) in KERNELS or (isinstance(reader, SAME_GRID) and _feeds_kernel(reader, readers))
+        for reader in readers[layer.name]
+    )
 
 
 def _output_quantizer(layer: tf_keras.layers.Layer, following: list[tf_keras.layers.Layer]) -> str | None:

@@ -11,6 +11,7 @@ from common.quantization.onnx_export import OPSET, check_converted, tf_keras_to_
 
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
 _WEIGHTED = ("Conv", "Gemm", "MatMul")
+_COMPLETE = (*_WEIGHTED, "ConvTranspose")
 _SAME_GRID = ("MaxPool", "Reshape", "Pad", "Squeeze", "Unsqueeze", "Transpose", "Flatten", "Slice")
 _GRID_TOLERANCE = 0.01  # of a step; float32 rounding in the export leaves about 3e-5
 _BIAS_LIMIT = 2**30  # half of int32: room for the accumulator
@@ -58,21 +59,27 @@ def complete_qdq(model: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def incomplete_nodes(model: onnx.ModelProto) -> list[str]:
-    """Say which Conv, Gemm and MatMul nodes would not run as integers, and why; empty for a complete graph."""
+    """Say which convolutions, Gemm and MatMul would not run as integers, and why; empty for a complete graph."""
     graph = OnnxGraph(onnx.ModelProto.FromString(model.SerializeToString()))
     producers, consumers = graph.producers(), graph.consumers()
 
     def is_dequantized(name: str) -> bool:
         return name in producers and producers[name].op_type == _DQ
 
+    def is_rounded(node: onnx.NodeProto) -> bool:
+        readers = consumers.get(node.output[0], [])
+        return bool(readers) and all(
+            reader.op_type == _Q or (reader.op_type in ("Relu", "Clip") and is_rounded(reader))
+            for reader in readers
+        )
+
     problems = []
     for node in graph.nodes:
-        if node.op_type not in _WEIGHTED:
+        if node.op_type not in _COMPLETE:
             continue
         floats = [name for name in node.input if not is_dequantized(name)]
         problems += [f"{node.op_type} '{node.name}' reads '{name}' in float" for name in floats]
-        readers = consumers.get(node.output[0], [])
-        if not readers or any(reader.op_type not in (_Q, "Relu", "Clip") for reader in readers):
+        if not is_rounded(node):
             problems.append(f"{node.op_type} '{node.name}' has an output that is not quantized")
     return problems
 

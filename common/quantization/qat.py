@@ -21,6 +21,11 @@ from common.quantization.grids import align, settle
 Calibration = Callable[[], Iterable[Any]]
 """Called more than once, yields rescaled float32 images (n, H, W, C), by input for a model with several inputs."""
 
+_WITHOUT_QUANTIZER = {
+    tf_keras.layers.SeparableConv2D: "DepthwiseConv2D and Conv2D, or take Onnx_quantizer",
+    tf_keras.layers.Conv2DTranspose: "UpSampling2D and Conv2D, or take Onnx_quantizer",
+    tf_keras.layers.Dot: "layers with kernels, Multiply and pools",
+}
 _BINS = 2048
 _LEAST_SHARE, _SHARES = 0.05, 96
 """Of the least and the greatest value, where ranges may end."""
@@ -44,6 +49,16 @@ def check_float_layers(model: tf_keras.Model, names: Sequence[str]) -> None:
         raise ValueError(f"float_layers: {kernels} have kernels, which must be int8 on the HTP")
 
 
+def check_kernels(model: tf_keras.Model) -> None:
+    """Raise ValueError for a layer of a `to_tf_keras` model that has a kernel and no fake quantization."""
+    for layer in model.layers:
+        if instead := _WITHOUT_QUANTIZER.get(type(layer)):
+            raise ValueError(
+                f"tfmot_qat has no fake quantization for layer '{layer.name}' of class {type(layer).__name__}: "
+                f"write it as {instead}"
+            )
+
+
 def prepare_qat(
     model: keras.Model,
     calibration: Calibration,
@@ -64,16 +79,17 @@ def prepare_qat(
         model: rescaled images (N, H, W, C) -> embeddings (N, D).
         calibration: yields rescaled float32 batches (n, H, W, C).
         float_layers: names of layers without a kernel to leave in float, such as a pool or a batch norm that
-            would otherwise be folded. L2 and layer normalisation always are.
+            would otherwise be folded. L2 and layer normalisation always are. What a kernel reads of them is rounded.
         granularity: of the kernels; one scale per output channel, or one per kernel.
 
     Raises:
-        ValueError: a name in `float_layers` that no layer or one with a kernel has, or calibration that yields
-            nothing.
+        ValueError: a name in `float_layers` that no layer or one with a kernel has, a layer whose kernel has no fake
+            quantization, or calibration that yields nothing.
     """
     check_granularity(granularity)
     folded = fold_batch_norm(to_tf_keras(model), keep=float_layers)
     check_float_layers(folded, float_layers)
+    check_kernels(folded)
     configs = layer_configs(folded, frozenset(float_layers), granularity == "per_channel")
     with quantize_scope():
         annotated = tf_keras.models.clone_model(

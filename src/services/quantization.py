@@ -14,22 +14,20 @@ from common.config import ConfigError
 from common.quantization.bridge import to_tf_keras
 from common.quantization.encodings import encodings
 from common.quantization.equalize import equalize_channels
-from common.quantization.qat import check_float_layers
+from common.quantization.qat import check_float_layers, check_kernels
 from common.run import Run
 from common.runtime.keras_file import load_network
-from src.data.labels import identity_labels
 from src.data.sample import Sample
-from src.data.samplers import check_identities
 from src.data.selection import Data, preprocessing_for
 from src.data.splits import split_by_image
 from src.models._build import build_backbone
 from src.models._head import embedding_model, reid_network
 from src.schema import Config, Quantization
-from src.services._int8.branch import Branch, branches_of
+from src.services._int8.branch import Branch, branches_of, calibration_of, networks_of
 from src.services._int8.comparison import compare
 from src.services._int8.export import Export, ptq_onnx, ptq_tflite, qat_files
 from src.services._int8.numeric_gate import numeric_gate
-from src.services._int8.train_int8 import IMAGES_PER_IDENTITY, float_layers_of, train_int8
+from src.services._int8.train_int8 import check_batches, float_layers_of, train_int8
 from src.training.validation import split_query_gallery
 
 _LOGGER = logging.getLogger(__name__)
@@ -40,19 +38,16 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """Check the images that the quantizer and the comparison need, and that the network can be quantized.
 
     Raises:
-        ConfigError: there are no calibration images, too few images to hold some out, too few people for
-            `qat.task_weight`, nobody to compare on; the colour mode gives another number of channels; a layer has no
-            twin in `tf_keras`; or `qat.float_layers` names no layer of the embedding model, or one with a kernel.
+        ConfigError: there are no calibration images, or none of a modality; too few images to hold some out or to fill
+            a batch, or too few people for `qat.task_weight`; nobody to compare on; the colour mode gives another number
+            of channels; a layer has no twin in `tf_keras`, or none that `tfmot_qat` quantizes; or `qat.float_layers`
+            names no layer of the embedding model, or one with a kernel.
     """
     section = _section(config)
     if not data.calibration:
         raise ConfigError(
             "quantization has no calibration images: set dataset.quantization_path or dataset.training_path"
         )
-    if section.quantizer == "tfmot_qat" and section.qat.task_weight > 0:
-        check_identities(identity_labels(data.training)[0], section.qat.batch_size // IMAGES_PER_IDENTITY)
-    if section.quantizer == "tfmot_qat":
-        _images_of_qat(config, data)
     if section.compare:
         query, gallery, images = _compared(data)
         if not {sample.identity for sample in query} & {sample.identity for sample in gallery}:
@@ -62,7 +57,12 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             )
     if model is not None:
         preprocessing_for(config, model)
-    _check_network(section, _network_of(config, model))
+    network = _network_of(config, model)
+    inputs = list(networks_of(network))
+    calibration_of(inputs, data.calibration)
+    if section.quantizer == "tfmot_qat":
+        check_batches(section.qat, inputs, _images_of_qat(config, data)[0])
+    _check_network(section, network)
 
 
 def _check_network(section: Quantization, network: keras.Model) -> None:
@@ -76,6 +76,10 @@ def _check_network(section: Quantization, network: keras.Model) -> None:
             check_float_layers(rebuilt, float_layers_of(network, section.qat.float_layers))
         except ValueError as error:
             raise ConfigError(f"quantization.qat.{error}") from error
+        try:
+            check_kernels(rebuilt)
+        except ValueError as error:
+            raise ConfigError(f"quantization.quantizer: {error}") from error
 
 
 def _network_of(config: Config, model: Model | None) -> keras.Model:
@@ -120,6 +124,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     assert model is not None
     section, network = _section(config), load_network(model.path)
     branches = branches_of(network, preprocessing_for(config, model), data.calibration)
+    floats = branches
     if len(branches) == 1:
         network = equalize_channels(network, branches[0].calibrate)
         branches = [replace(branches[0], network=network)]
@@ -138,12 +143,12 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
         file for ptq in _models_of(model, beside) for part in ptq.by_input.values() for file in _files(part)
     ]
     threads = config.general.num_threads
-    gate = numeric_gate([*written, *beside], section.gate, threads)
+    gate = numeric_gate([*written, *beside], floats, section.gate, threads)
     tables, metrics = [*made.tables, gate.table], {**made.metrics, **gate.metrics}
     notes = [*made.notes, *gate.notes]
     if section.compare and gate.failure is None:
         others = _compared_files(section, written, beside)
-        comparison = compare(branches, model.path, others, *_compared(data), threads)
+        comparison = compare(floats, model.path, others, *_compared(data), threads)
         tables.append(comparison.table)
         metrics |= comparison.metrics
         notes.append(comparison.note)

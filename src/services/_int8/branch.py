@@ -1,6 +1,6 @@
 """The inputs of a network: one, or one for each modality."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import keras
@@ -15,7 +15,7 @@ from src.data.sample import Sample
 from src.training import validation
 from src.training.validation import Embedding
 
-__all__ = ["Branch", "Embedding", "branches_of", "embed_samples"]
+__all__ = ["Branch", "Embedding", "branches_of", "calibration_of", "embed_samples", "networks_of"]
 
 BATCH = 32
 
@@ -63,22 +63,41 @@ def branches_of(
     Raises:
         ConfigError: the inputs are no modalities of the data set, or an input has no calibration image.
     """
-    try:
-        networks = branches(network)
-    except ValueError as error:
-        raise ConfigError(f"model.model_path: {error}") from error
+    networks = networks_of(network)
+    images = calibration_of(networks, calibration)
     if list(networks) == [""]:
         return [Branch("", network, preprocessing, calibration)]
-    found = []
-    for name, part in networks.items():
-        own = [sample for sample in calibration if sample.modality == name]
-        if not own:
-            known = sorted({sample.modality for sample in calibration})
-            raise ConfigError(
-                f"the network has an input '{name}', but the calibration images are {' and '.join(known)} only: "
-                "dataset.quantization_path (or training_path) needs images of every modality"
-            )
-        found.append(Branch(name, part, preprocessing.of_shape(part.input_shape[1:]), own))
+    return [
+        Branch(name, part, preprocessing.of_shape(part.input_shape[1:]), images[name])
+        for name, part in networks.items()
+    ]
+
+
+def networks_of(network: keras.Model) -> dict[str, keras.Model]:
+    """A network for each input, by its name, which is empty where there is one.
+
+    Raises:
+        ConfigError: the inputs are no modalities.
+    """
+    try:
+        return branches(network)
+    except ValueError as error:
+        raise ConfigError(f"model.model_path: {error}") from error
+
+
+def calibration_of(names: Iterable[str], calibration: Sequence[Sample]) -> dict[str, list[Sample]]:
+    """The calibration images of each input.
+
+    Raises:
+        ConfigError: an input has none.
+    """
+    found = {name: [sample for sample in calibration if name in ("", sample.modality)] for name in names}
+    for name in (name for name, images in found.items() if not images):
+        known = sorted({sample.modality for sample in calibration})
+        raise ConfigError(
+            f"the network has an input '{name}', but the calibration images are {' and '.join(known)} only: "
+            "dataset.quantization_path (or training_path) needs images of every modality"
+        )
     return found
 
 

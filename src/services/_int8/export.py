@@ -28,6 +28,7 @@ class Export:
         made_from: What it must compute, for tables.
         source: The same as a function; None for the first file of the branch in another batch size.
         rounds_alike: Whether the source is quantized as the file is, so that only the order of additions differs.
+        is_first: Whether it is the file of its role and branch that runs by default.
         is_result: Whether the run is about it; others are made to compare with, and do not end it where they are off.
     """
 
@@ -39,12 +40,8 @@ class Export:
     made_from: str
     source: Embedding | None
     rounds_alike: bool
+    is_first: bool = True
     is_result: bool = True
-
-    @property
-    def is_first(self) -> bool:
-        """Whether it is the file of its role and branch that runs by default."""
-        return "_batch" not in self.name
 
 
 def ptq_onnx(section: Quantization, branches: Sequence[Branch], stem: str) -> Iterator[Export]:
@@ -65,7 +62,7 @@ def ptq_onnx(section: Quantization, branches: Sequence[Branch], stem: str) -> It
                 "onnx", branch, batch, quantized.SerializeToString(),
                 "float model" if first else f"{stem}{branch.suffix}.onnx",
                 embedder(branch.network) if first else None,
-                rounds_alike=not first,
+                rounds_alike=not first, is_first=first,
             )  # fmt: skip
 
 
@@ -86,10 +83,11 @@ def qat_files(
         source = embedder(model)
         for batch in section.batch_sizes:
             graph = export_qat_onnx(model, batch, section.input_layout == "nchw")
-            suffix = "" if batch == section.batch_sizes[0] else f"_batch{batch}"
+            first = batch == section.batch_sizes[0]
             yield Export(
-                f"{stem}{branch.suffix}{suffix}.onnx", "onnx", branch, batch, graph.SerializeToString(),
-                "quantization-aware model", source, rounds_alike=True,
+                f"{stem}{branch.suffix}{'' if first else f'_batch{batch}'}.onnx",
+                "onnx", branch, batch, graph.SerializeToString(),
+                "quantization-aware model", source, rounds_alike=True, is_first=first,
             )  # fmt: skip
         yield _tflite(section, branch, model, stem, "quantization-aware model", source)
 

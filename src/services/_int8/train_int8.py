@@ -14,6 +14,7 @@ import tf_keras
 
 from common import tracking
 from common.artifacts import Table
+from common.config import ConfigError
 from common.quantization.branches import branches
 from common.quantization.grids import settle
 from common.quantization.qat import fine_tune, prepare_qat
@@ -21,7 +22,7 @@ from common.run import progress
 from src.data.labels import identity_labels
 from src.data.pipeline import training_batches
 from src.data.sample import Sample
-from src.data.samplers import steps_per_epoch
+from src.data.samplers import check_identities, steps_per_epoch
 from src.registries import LOSSES
 from src.schema import QuantizationAwareTraining
 from src.services._embed import l2_normalize
@@ -31,7 +32,7 @@ from src.training import validation
 from src.training.teacher import prototype_logits, prototypes_of
 
 _LOGGER = logging.getLogger(__name__)
-IMAGES_PER_IDENTITY = 4
+_IMAGES_PER_IDENTITY = 4
 _WARM_UP = 3  # steps that trace or fill caches
 _EQUAL_MAP = 0.005  # what the validation images of a few hundred people cannot tell apart
 
@@ -72,6 +73,37 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names) if len(names) <= 12 else f"{', '.join(names[:6])} ... {', '.join(names[-6:])}"
 
 
+def _batch_of(section: QuantizationAwareTraining, images: int, inputs: int) -> tuple[int, int]:
+    """P and K of the batches of each input: without identities P images, each one of its own."""
+    k = _IMAGES_PER_IDENTITY if section.task_weight else 1
+    return min(section.batch_size, images) // k // inputs, k
+
+
+def check_batches(
+    section: QuantizationAwareTraining, inputs: Sequence[str], training: Sequence[Sample]
+) -> None:
+    """Check that the training images of each input, by its name, fill a batch.
+
+    Raises:
+        ConfigError: too few images, too few people for `task_weight`, or a batch that has none for each input.
+    """
+    p, k = _batch_of(section, len(training), len(inputs))
+    if p < 1:
+        raise ConfigError(
+            f"quantization.qat: batches of {section.batch_size} of {len(training)} images have none for each of "
+            f"{len(inputs)} inputs: expected at least {k * len(inputs)}"
+        )
+    for name in inputs:
+        own = [sample for sample in training if name in ("", sample.modality)]
+        if section.task_weight:
+            check_identities(identity_labels(own)[0], p)
+        elif len(own) < p:
+            raise ConfigError(
+                f"quantization.qat: a batch has {p} {name} images, and there are {len(own)} to train on: set "
+                f"quantization.qat.batch_size to at most {len(own) * len(inputs)}, or give more images of this modality"
+            )
+
+
 def train_int8(
     section: QuantizationAwareTraining,
     network: keras.Model,
@@ -92,9 +124,7 @@ def train_int8(
         seed: Of the order of the images.
     """
     model = prepare_qat(network, _together(branches_), float_layers_of(network, section.float_layers))
-    batch = min(section.batch_size, len(training))
-    p, k = (batch, 1) if section.task_weight == 0 else (batch // IMAGES_PER_IDENTITY, IMAGES_PER_IDENTITY)
-    p //= len(branches_)
+    p, k = _batch_of(section, len(training), len(branches_))
     own = [[sample for sample in training if branch.takes(sample)] for branch in branches_]
     epoch_steps = min(steps_per_epoch(len(part), p, k) for part in own)
     steps = min(section.epochs * epoch_steps, section.max_steps or section.epochs * epoch_steps)

@@ -221,3 +221,26 @@ def test_a_fake_quantization_that_is_left_is_an_error():
     model.graph.node[3].op_type = "FakeQuantWithMinMaxVars"
     with pytest.raises(ValueError, match="does not contain 0"):
         complete_qdq(model)
+
+
+@pytest.mark.parametrize("convolution", ["Conv", "ConvTranspose"])
+@pytest.mark.parametrize("behind, is_complete", [("QuantizeLinear", True), ("Identity", False)])
+def test_a_convolution_is_complete_where_a_grid_stands_behind_its_relu(convolution, behind, is_complete):
+    grid = ["scale", "zero"]
+    nodes = [
+        helper.make_node("QuantizeLinear", ["images", *grid], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", *grid], ["x"]),
+        helper.make_node("DequantizeLinear", ["kernel", "scale"], ["weights"]),
+        helper.make_node(convolution, ["x", "weights"], ["y"], name="conv"),
+        helper.make_node("Relu", ["y"], ["clipped"]),
+        helper.make_node(behind, ["clipped", *grid] if is_complete else ["clipped"], ["z"]),
+    ]
+    constants = {"scale": np.float32(0.1), "zero": np.uint8(0), "kernel": np.ones((2, 2, 1, 1), np.int8)}
+    kind = onnx.TensorProto.UINT8 if is_complete else onnx.TensorProto.FLOAT
+    graph = helper.make_graph(
+        nodes, "one", [helper.make_tensor_value_info("images", onnx.TensorProto.FLOAT, [1, 2, 4, 4])],
+        [helper.make_tensor_value_info("z", kind, [1, 2, 4, 4])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()],
+    )  # fmt: skip
+    told = [] if is_complete else [f"{convolution} 'conv' has an output that is not quantized"]
+    assert incomplete_nodes(helper.make_model(graph)) == told

@@ -1,7 +1,9 @@
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from common.quantization.complete import export_qat_onnx, incomplete_nodes
 from common.quantization.qat import calibrate_ranges, fine_tune, least_squared_error, prepare_qat
 
 
@@ -87,6 +89,25 @@ def test_float_layers_stay_float(toy, calibration):
         prepare_qat(toy, calibration, float_layers=("neck",))
     with pytest.raises(ValueError, match="kernels"):
         prepare_qat(toy, calibration, float_layers=("squeeze",))
+
+
+def test_what_a_kernel_reads_of_a_float_layer_is_rounded(toy, calibration):
+    model = prepare_qat(toy, calibration, float_layers=("pool",))
+    assert "quant_pool/output_min:0" in ranges(model)
+    assert type(model.get_layer("quant_pool").layer).__name__ == "GlobalAveragePooling2D"
+    assert incomplete_nodes(export_qat_onnx(model)) == []
+
+
+def test_a_normalisation_before_a_kernel_is_exported():
+    generator = np.random.default_rng(0)
+    images = keras.Input((8, 8, 3))
+    x = keras.layers.GlobalAveragePooling2D()(keras.layers.Conv2D(8, 3)(images))
+    x = keras.layers.Reshape((8,))(keras.layers.LayerNormalization(name="norm")(x))
+    network = keras.Model(images, keras.layers.Dense(4)(x))
+    batches = [generator.normal(size=(8, 8, 8, 3)).astype(np.float32)]
+    model = prepare_qat(network, lambda: batches)
+    assert "quant_norm/output_min:0" in ranges(model)
+    assert incomplete_nodes(export_qat_onnx(model)) == []
 
 
 def test_no_calibration_images_is_an_error(toy):

@@ -273,9 +273,9 @@ def _gate(
         "source",
         lambda images: _turned(source_angle),
         rounds_alike,
-        is_result,
+        is_result=is_result,
     )
-    return numeric_gate.numeric_gate([(Path("out/m.onnx"), export)], NumericGate(**limits))
+    return numeric_gate.numeric_gate([(Path("out/m.onnx"), export)], [branch], NumericGate(**limits))
 
 
 def test_gaps_are_one_minus_cosine():
@@ -291,12 +291,22 @@ def test_a_file_beside_its_source_passes_and_one_that_is_off_is_named(monkeypatc
     off = _gate(monkeypatch, people, 0.0, 0.02, 0.2)
     assert "out/m.onnx: mean gap to the source 0.016, limit 0.0005" in off.failure
     assert "greatest gap to the source 0.016, limit 0.005" in off.failure
-    assert off.table.rows[0][-1] == "off"
+    assert off.table.rows[0][-1] == "off" and passed.table.rows[0][-1] == "passed"
+
+
+def test_a_single_image_that_is_far_from_float_is_found():
+    floats = np.tile([[1.0, 0]], (16, 1))
+    file = floats.copy()
+    file[7] = [0, 1]
+    export = Export("m.onnx", "onnx", None, 1, b"", "source", None, rounds_alike=False)
+    found = numeric_gate._findings(NumericGate(), export, file, floats, floats)
+    assert [str(x) for x in found.values() if x.is_off] == ["greatest gap to the float model 1, limit 0.5"]
 
 
 def test_a_network_that_rounding_moves_is_measured_by_that(monkeypatch, people):
     """Where quantization costs 0.12, a right export may round otherwise for up to twice that."""
-    assert _gate(monkeypatch, people, 0.0, 0.5, -0.15).failure is None
+    passed = _gate(monkeypatch, people, 0.0, 0.5, -0.15)
+    assert passed.failure is None and passed.table.rows[0][-1] == "passed, as two roundings"
     assert "mean gap to the source 0.3, limit 0.24" in _gate(monkeypatch, people, 0.0, 0.5, -0.3).failure
     assert "mean gap to the float model 0.12, limit 0.1" in _gate(monkeypatch, people, 0.0, 0.5, 0.5).failure
 
@@ -328,6 +338,21 @@ def test_a_file_to_compare_with_is_told_and_does_not_end_the_run(monkeypatch, pe
 
 def test_nan_does_not_pass(monkeypatch, people):
     assert _gate(monkeypatch, people, 0.0, 0.0, np.nan).failure is not None
+
+
+def test_what_is_prepared_for_quantization_is_held_to_the_float_model(model, data, tmp_path, monkeypatch):
+    """The preparation turns half of the dimensions round."""
+
+    def wrong(network, calibration):
+        turned = keras.models.clone_model(network)
+        turned.set_weights(network.get_weights())
+        kernel = turned.get_layer("last").kernel
+        kernel.assign(kernel * np.where(np.arange(DIM) % 2, -1, 1))
+        return turned
+
+    monkeypatch.setattr(quantization, "equalize_channels", wrong)
+    report, _ = _quantize(model, data, tmp_path, quantizer="TFlite_converter")
+    assert "quantized_model.tflite: mean gap to the float model" in report.failure
 
 
 def test_an_export_of_other_weights_ends_the_run(model, data, tmp_path, monkeypatch):
@@ -524,7 +549,6 @@ def test_without_a_test_set_validation_images_are_compared_on(model, data, tmp_p
             {"query": (), "gallery": (), "validation": ()},
             "no person is in two images of the valid",
         ),
-        ({"qat": {"task_weight": 1.0, "batch_size": 32}}, {}, "P = 8 identities cannot be drawn from 6"),
         ({"qat": {"float_layers": ["pool", "gem*"]}}, {}, r"qat.float_layers: 'gem\*' is no layer of small"),
     ],
 )
@@ -532,6 +556,57 @@ def test_mistakes_are_found_before_the_run(model, data, section, changes, messag
     config = _config(model, {"quantizer": "tfmot_qat", **section})
     with pytest.raises(ConfigError, match=message):
         quantization.preflight(config, replace(data, **changes), model)
+
+
+def test_images_that_fill_no_batch_are_found_before_the_run(model, data, people, tmp_path):
+    def check(network, section, training):
+        config = _config(network, {"quantizer": "tfmot_qat", "qat": section})
+        quantization.preflight(config, replace(data, training=training), network)
+
+    with pytest.raises(ConfigError, match="P = 2 identities cannot be drawn from 1"):
+        check(model, {"task_weight": 1.0, "batch_size": 8}, [people[0]] * 8)
+    two = _saved(_two_stems(), tmp_path)
+    visible, thermal = ([x for x in people if x.modality == name] for name in ("visible", "thermal"))
+    check(two, {"batch_size": 8}, people)
+    with pytest.raises(
+        ConfigError, match="qat: batches of 1 of 24 images .* of 2 inputs: expected at least 2"
+    ):
+        check(two, {"batch_size": 1}, people)
+    with pytest.raises(
+        ConfigError, match="a batch has 4 thermal images, and there are 2 .*batch_size to at most 4"
+    ):
+        check(two, {"batch_size": 8}, [*visible, *thermal[:2]])
+    with pytest.raises(ConfigError, match="P = 1 identities cannot be drawn from 0"):
+        check(two, {"task_weight": 1.0, "batch_size": 8}, visible)
+    with pytest.raises(
+        ConfigError, match="has an input 'thermal', but the calibration images are visible only"
+    ):
+        quantization.preflight(
+            _config(two, {"quantizer": "Onnx_quantizer"}), replace(data, calibration=visible), two
+        )
+
+
+@pytest.mark.parametrize(
+    ("layer", "message"),
+    [
+        (
+            layers.SeparableConv2D(4, 3, name="odd"),
+            "'odd' of class SeparableConv2D: write it as DepthwiseConv2D and",
+        ),
+        (
+            layers.Conv2DTranspose(4, 3, name="odd"),
+            "'odd' of class Conv2DTranspose: write it as UpSampling2D and",
+        ),
+    ],
+)
+def test_a_kernel_without_fake_quantization_is_found_before_the_run(data, tmp_path, layer, message):
+    images = keras.Input((32, 32, 3))
+    model = _saved(keras.Model(images, layers.GlobalAveragePooling2D()(layer(images))), tmp_path)
+    with pytest.raises(
+        ConfigError, match=f"quantizer: tfmot_qat has no fake quantization for layer {message}"
+    ):
+        quantization.preflight(_config(model, {"quantizer": "tfmot_qat"}), data, model)
+    quantization.preflight(_config(model, {"quantizer": "Onnx_quantizer"}), data, model)
 
 
 def test_float_layers_are_checked_before_a_training(data):
