@@ -69,7 +69,7 @@ def equalize_channels(model: keras.Model, calibration: Calibration) -> keras.Mod
     rounded = [(values, x) for values, stream in zip(greatest, streams, strict=True) for x in stream.rounded]
     watched = keras.Model(model.input, [tensor for _, tensor in rounded])
     for images in calibration():
-        for (values, _), x in zip(rounded, watched(images, training=False), strict=True):
+        for (values, _), x in zip(rounded, keras.tree.flatten(watched(images, training=False)), strict=True):
             np.maximum(values, np.abs(x).reshape(-1, len(values)).max(axis=0), out=values)
     scaled = keras.models.clone_model(model)
     scaled.set_weights(model.get_weights())
