@@ -92,6 +92,20 @@ def test_a_residual_stream_gets_one_range():
     np.testing.assert_allclose(np.max(np.concatenate(values), axis=0), np.max(values[-1]), rtol=1e-4)
 
 
+def test_a_neck_behind_a_dense_layer_is_scaled_too():
+    """As in OSNet; the only tensor of the model that is measured."""
+    keras.utils.set_random_seed(0)
+    images = keras.Input((32, 16, 3))
+    x = layers.Dense(8)(layers.GlobalMaxPooling2D()(images))
+    x = layers.ReLU(name="features")(layers.BatchNormalization(name="norm")(x))
+    model = keras.Model(images, layers.BatchNormalization(center=False)(x))
+    model.get_layer("norm").beta.assign(np.geomspace(0.1, 10, 8))
+    scaled = equalize_channels(model, _calibration)
+    np.testing.assert_allclose(scaled(_images(64)), model(_images(64)), rtol=1e-4, atol=1e-5)
+    features = np.asarray(keras.Model(scaled.input, scaled.get_layer("features").output)(_images(64)))
+    np.testing.assert_allclose(features.max(axis=0), features.max(), rtol=1e-4)
+
+
 def test_a_stream_that_a_convolution_reads_stays():
     model = pre_activated(last="convolution")
     assert equalize_channels(model, list) is model
