@@ -4,6 +4,7 @@ from keras import ops
 from src.losses._pairs import cosine_distances
 
 _FAR = 1e9  # what is left out of a softmax
+_SAME = 1e-5  # 1 - cosine, less than which float32 does not tell two embeddings apart
 
 
 def relational_distillation(
@@ -16,10 +17,13 @@ def relational_distillation(
 
     Row i of the cosines of all pairs, over the temperature, is made a distribution over the other images by a softmax;
     the loss is KL(teacher's || student's) (Fang et al., SEED: Self-supervised Distillation, 2021, equation 3, with the
-    batch in place of a queue). Where a batch holds visible and thermal images, each image has a distribution over those
-    of either modality, and the loss is the mean of both: the student learns whom the teacher finds similar in a
-    modality, and not that images of the other one are farther away. Only similarities are compared, so widths and
-    bases may differ. No gradient reaches the teacher; a batch of one image has zero loss.
+    batch in place of a queue). Left out as the image itself is what has the same embedding of the teacher: further
+    views of one photo, of which a cached teacher has seen one, would take most of the distribution.
+
+    Where a batch holds visible and thermal images, each image has a distribution over those of either modality, and the
+    loss is the mean of both: the student learns whom the teacher finds similar in a modality, and not that images of
+    the other one are farther away. Only similarities are compared, so widths and bases may differ. No gradient reaches
+    the teacher; a batch of one image has zero loss.
 
     Args:
         features: Of the student, (N, D), any floating type; the loss is computed in float32.
@@ -40,18 +44,19 @@ def relational_distillation(
         for vectors in (features, ops.stop_gradient(teacher_embedding))
     )  # (N, N)
     count = ops.shape(student)[0]
+    others = temperature * teacher < 1.0 - _SAME
+    others = ops.logical_and(others, ops.logical_not(ops.eye(count, dtype="bool")))
     numbers = ops.zeros(count, "int32") if modalities is None else ops.convert_to_tensor(modalities)
     seen = [ops.equal(numbers, number) for number in (0, 1)]
-    terms = [_divergence(student, teacher, columns) for columns in seen]
+    terms = [_divergence(student, teacher, ops.logical_and(others, columns[None, :])) for columns in seen]
     present = [ops.cast(ops.any(columns), "float32") for columns in seen]
     return (present[0] * terms[0] + present[1] * terms[1]) / (present[0] + present[1])
 
 
 def _divergence(
-    student: keras.KerasTensor, teacher: keras.KerasTensor, columns: keras.KerasTensor
+    student: keras.KerasTensor, teacher: keras.KerasTensor, others: keras.KerasTensor
 ) -> keras.KerasTensor:
-    """Mean KL of the softmax over some columns, booleans (N,), of the rows of (N, N); no image is in its own row."""
-    others = ops.logical_and(columns[None, :], ops.logical_not(ops.eye(ops.shape(student)[0], dtype="bool")))
+    """Mean KL of the softmax over the others, booleans (N, N), of the rows of (N, N)."""
     own, taught = (
         ops.log_softmax(ops.where(others, rows, rows - _FAR), axis=1) for rows in (student, teacher)
     )

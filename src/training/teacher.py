@@ -85,7 +85,8 @@ def following_teacher(network: keras.Model, momentum: float) -> Teacher:
 
     Args:
         network: The student's training network. The average starts as a copy of it.
-        momentum: The average keeps this share of itself at each step.
+        momentum: The average keeps this share of itself at each step, and 1 - 1 / t at step t where that is less: it is
+            the mean of all steps so far until there are enough, and not what the network began with.
     """
     average = keras.models.clone_model(network)
     average.set_weights(network.get_weights())
@@ -96,10 +97,16 @@ def following_teacher(network: keras.Model, momentum: float) -> Teacher:
         embedding, logits = (ops.cast(outputs[name], "float32") for name in ("embedding", "logits"))
         return {"teacher_embedding": joined([embedding]), "teacher_logits": logits}
 
-    return Teacher(gives, lambda: follow(average, momentum, network))
+    steps = keras.Variable(0.0, trainable=False)
+
+    def advance() -> None:
+        steps.assign_add(1.0)
+        follow(average, ops.minimum(momentum, 1.0 - 1.0 / steps), network)
+
+    return Teacher(gives, advance)
 
 
-def follow(average: keras.Model, momentum: float, network: keras.Model) -> None:
+def follow(average: keras.Model, momentum: Any, network: keras.Model) -> None:
     """Move an average of weights: weight <- momentum * weight + (1 - momentum) * the network's weight.
 
     Args:

@@ -12,6 +12,7 @@ import yaml
 from common.config import ConfigError, compose, validate
 from common.deployment.latency_model import LatencyEstimate
 from common.deployment.macs import count_macs
+from src.registries import build_schedule
 from src.schema import Config, ModelSection
 from src.tools import _sizes, experiment
 from src.tools import distillation_experiment as tool
@@ -211,14 +212,26 @@ def test_the_plan_of_the_project_is_valid_and_compares_what_it_says(monkeypatch)
     views = ("data_augmentation", "data_augmentation_second_view", "data_augmentation_thermal")
     assert all(getattr(distilled, key) == getattr(alone, key) == getattr(caj, key) for key in views)
     section = distilled.distillation
-    assert alone.model == distilled.model and alone.training.losses == [
-        loss for loss in section.stages[0].losses if not loss.needs_teacher
-    ]
+    assert alone.model == distilled.model
+    for stage in section.stages:
+        assert alone.training.losses == [loss for loss in stage.losses if not loss.needs_teacher]
+        assert (
+            stage.optimizer == alone.training.optimizer
+            and stage.steps_per_epoch == alone.training.steps_per_epoch
+        )
+    rates = [rate for stage in section.stages for rate in _rates(stage)]
+    assert rates == pytest.approx(_rates(alone.training)) and len(set(rates)) == 3
     assert sum(stage.epochs * stage.steps_per_epoch for stage in section.stages) == (
         alone.training.epochs * alone.training.steps_per_epoch
     )
     for key in ("batch_size", "images_per_identity", "bnneck", "sampler"):
         assert getattr(section, key) == getattr(alone.training, key) == getattr(longer.training, key)
+
+
+def _rates(section):
+    """Learning rate of each epoch."""
+    [(name, arguments)] = section.callbacks.items()
+    return [build_schedule(name, arguments)(epoch) for epoch in range(section.epochs)]
 
 
 def test_a_network_without_scores_is_measured_by_its_float_graph(tmp_path):
