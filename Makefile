@@ -92,5 +92,7 @@ $(VENV)/.development: requirements-dev.txt $(VENV)/.product
 	@sha256sum requirements-dev.txt | cmp -s - $@ || { $(BIN)/pip install --disable-pip-version-check --progress-bar off -q -r requirements-dev.txt && sha256sum requirements-dev.txt > $@.tmp && mv $@.tmp $@; }
 	@touch $@
 
+# What is made again by itself; experiments_outputs holds trained models and stays.
 clean:
-	rm -rf experiments_outputs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find common datasets src tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -824,7 +824,7 @@ class Adaptation(Strict):
     target_statistics: bool = False
     """Start with the target's statistics in all batch norms (AdaBN); with `rounds: 0` that is all that is done."""
     mean_teacher: Fraction | None = None
-    """Share by which a moving average of the weights keeps its own at each step: it is clustered with, and kept."""
+    """Momentum, such as 0.995, of a moving average of the weights; clusters are found with it, and it is kept."""
     mixed_precision: Literal["none", "bfloat16", "float16"] = "none"
     """16-bit computation; the saved model is float32."""
     pseudo_labels: OptionalPath = None
@@ -996,7 +996,8 @@ class Evaluation(Strict):
     target: Target = "host"
     """`qnn_htp_emulator` also scores the INT8 `.onnx` on Qualcomm's emulator of the NPU; 0.1 to 5 s an image."""
     emulated_identities: PositiveInt | None = None
-    """People of the test set whose images alone it embeds, without a threshold; by default all, and those for one."""
+    """How many people of the test set the emulator embeds; it then embeds no validation images, so that it states no
+    threshold. All people, and the validation images, where it is not set."""
     reid_distance_metric: Literal["cosine", "euclidean"] = "cosine"
     """Distance between L2-normalised embeddings."""
     protocol: EvaluationProtocol | None = None

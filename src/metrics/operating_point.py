@@ -23,25 +23,25 @@ class OperatingPoint:
 
     @classmethod
     def chosen(
-        cls, validation: Verification, test: Verification, far: float | None = None
+        cls, validation: Verification, test: Verification, fmr: float | None = None
     ) -> "OperatingPoint":
-        """Choose the threshold of a false acceptance rate on validation data, and measure it on test data.
+        """Choose the threshold of a false match rate on validation data, and measure it on test data.
 
         Args:
             validation: Pairs of identities that are not in the test data.
             test: Pairs of the test data.
-            far: The rate; None takes the lowest of 1e-4, 1e-3 and 1e-2 that the validation pairs support, else the
+            fmr: The rate; None takes the lowest of 1e-4, 1e-3 and 1e-2 that the validation pairs support, else the
                 equal error rate.
 
         Raises:
             ValueError: the validation pairs do not support the rate that was asked for.
         """
-        if far is None:
-            far = next((rate for rate in _RATES if validation.supports(rate)), None)
-        if far is None:
+        if fmr is None:
+            fmr = next((rate for rate in _RATES if validation.supports(rate)), None)
+        if fmr is None:
             threshold, rule = validation.equal_error_threshold, "equal error rate"
         else:
-            threshold, rule = validation.threshold_at(far), f"false acceptance rate {far:g}"
+            threshold, rule = validation.threshold_at(fmr), f"false match rate {fmr:g}"
         return cls(
             threshold,
             f"{rule} on {len(validation.impostor):,} impostor pairs of the validation data",

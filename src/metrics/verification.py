@@ -32,28 +32,28 @@ class Verification:
             object.__setattr__(self, name, np.sort(values))
 
     def false_match_rate(self, threshold: float) -> float:
-        """Share of impostor pairs that are accepted (FMR, false acceptance rate)."""
+        """Share of impostor pairs that are accepted (FMR; also called false acceptance rate)."""
         return float(np.searchsorted(self.impostor, threshold, side="right") / len(self.impostor))
 
     def false_non_match_rate(self, threshold: float) -> float:
         """Share of genuine pairs that are not accepted (FNMR)."""
         return 1 - float(np.searchsorted(self.genuine, threshold, side="right") / len(self.genuine))
 
-    def supports(self, far: float) -> bool:
-        """Whether there are enough impostor pairs for a false acceptance rate: ten expected errors."""
-        return supports(far, len(self.impostor))
+    def supports(self, fmr: float) -> bool:
+        """Whether there are enough impostor pairs for a false match rate: ten expected errors."""
+        return supports(fmr, len(self.impostor))
 
-    def threshold_at(self, far: float) -> float:
-        """Return the largest threshold with at most that false acceptance rate.
+    def threshold_at(self, fmr: float) -> float:
+        """Return the largest threshold with at most that false match rate.
 
         Raises:
-            ValueError: far is not in 0..1, or there are too few impostor pairs to know.
+            ValueError: fmr is not in 0..1, or there are too few impostor pairs to know.
         """
-        return threshold_at(self.impostor, far, "impostor pairs")
+        return threshold_at(self.impostor, fmr, "impostor pairs")
 
-    def tar(self, far: float) -> float:
-        """Return the true acceptance rate at a false acceptance rate; raises as `threshold_at`."""
-        return 1 - self.false_non_match_rate(self.threshold_at(far))
+    def tar(self, fmr: float) -> float:
+        """Return the true acceptance rate (TAR, 1 - FNMR) at a false match rate; raises as `threshold_at`."""
+        return 1 - self.false_non_match_rate(self.threshold_at(fmr))
 
     @property
     def equal_error_threshold(self) -> float:
@@ -76,9 +76,9 @@ class Verification:
         return (self.false_match_rate(threshold) + self.false_non_match_rate(threshold)) / 2
 
     def roc(self, points: int = 200) -> tuple[np.ndarray, np.ndarray]:
-        """Return false and true acceptance rates, float64 (points,) each, from the lowest rate that is supported to 1.
+        """Return FMR and TAR, float64 (points,) each, from the lowest FMR that is supported to 1.
 
-        The false acceptance rates are equally spaced on a logarithmic axis.
+        The false match rates are equally spaced on a logarithmic axis.
 
         Raises:
             ValueError: there are fewer than ten impostor pairs.

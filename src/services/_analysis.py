@@ -26,7 +26,7 @@ from src.metrics.value_bins import value_bins
 from src.metrics.verification import Verification
 from src.metrics.verification_pairs import verification_pairs
 
-_FALSE_ACCEPTANCE_RATES = (1e-4, 1e-3, 1e-2)
+_FALSE_MATCH_RATES = (1e-4, 1e-3, 1e-2)
 _FALSE_POSITIVE_IDENTIFICATION_RATES = (0.01, 0.1)
 _CHUNK = 512
 _MOST_PAIRS = 36
@@ -70,9 +70,9 @@ def verification_of(query: Images, gallery: Images, protocol: str, distance: str
 def verification_numbers(verification: Verification, point: OperatingPoint | None) -> dict[str, float]:
     """EER, TAR at the rates that the number of pairs supports, and what the suggested threshold does."""
     numbers = {"eer": verification.equal_error_rate}
-    for rate in _FALSE_ACCEPTANCE_RATES:
+    for rate in _FALSE_MATCH_RATES:
         if verification.supports(rate):
-            numbers[f"tar_at_far_{rate:g}"] = verification.tar(rate)
+            numbers[f"tar_at_fmr_{rate:g}"] = verification.tar(rate)
     if point is not None:
         numbers["threshold"] = point.threshold
         numbers["false_match_rate"] = point.false_match_rate

@@ -63,9 +63,9 @@ _NUMBER_TABLES = {
     },
     "Verification: is it the same person? %": {
         "EER": "eer",
-        "TAR at FAR 0.01 %": "tar_at_far_0.0001",
-        "TAR at FAR 0.1 %": "tar_at_far_0.001",
-        "TAR at FAR 1 %": "tar_at_far_0.01",
+        "TAR at FMR 0.01 %": "tar_at_fmr_0.0001",
+        "TAR at FMR 0.1 %": "tar_at_fmr_0.001",
+        "TAR at FMR 1 %": "tar_at_fmr_0.01",
         "threshold": "threshold",
         "FMR there": "false_match_rate",
         "FNMR there": "false_non_match_rate",

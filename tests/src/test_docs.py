@@ -1,4 +1,4 @@
-"""What the pages show can be copied: commands, blocks of YAML, links and pictures."""
+"""What the pages show can be copied: commands, YAML, Python, links and pictures; and their tables leave nothing out."""
 
 import argparse
 import importlib
@@ -14,10 +14,14 @@ import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from common.config import compose, expand_environment, validate
+from src.registries import CLUSTERING, DATASETS, LOSSES, MODELS, PROTOCOLS, RERANKING
 from src.schema import Config
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "config_file_examples/README.md")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+]
 BASE = """
 operation_mode: training
 model: {model_name: osnet_a025}
@@ -122,6 +126,54 @@ def test_a_block_of_yaml_is_valid_on_top_of_a_complete_configuration(text):
         raw["operation_mode"] = "chain_te"
     raw["training"].setdefault("optimizer", "Adam")
     validate(Config, raw)
+
+
+@pytest.mark.parametrize("text", _blocks("python"))
+def test_a_block_of_python_runs(text):
+    exec(text, {})
+
+
+@pytest.mark.parametrize(
+    ("page", "registry", "given"),
+    [
+        ("README_EVALUATION.md", PROTOCOLS, ("query", "gallery", "distance", "max_rank")),
+        ("README_EVALUATION.md", RERANKING, ("query", "gallery", "features")),
+        ("README_ADAPTATION.md", CLUSTERING, ("distances",)),
+    ],
+    ids=lambda value: getattr(value, "kind", None),
+)
+def test_a_table_has_every_name_with_its_arguments_and_defaults(page, registry, given):
+    rows = re.findall(r"^\| .*$", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.MULTILINE)
+    for name in registry:
+        [row] = [row for row in rows if f"`{name}`" in row.split("|")[1]]
+        for argument, default in registry.find(name).parameters.items():
+            if argument not in given:
+                value = default.strip("'").removesuffix(".0")
+                assert f"`{argument}={value}`" in row, (name, argument)
+
+
+@pytest.mark.parametrize("registry", [MODELS, LOSSES, DATASETS], ids=lambda registry: registry.kind)
+def test_a_table_names_everything_that_can_be_chosen(registry):
+    pages = ("README_MODELS.md", "README_DISTILLATION.md", "README_DATASETS.md")
+    cells = "".join(
+        row.split("|")[1]
+        for page in pages
+        for row in (ROOT / "docs" / page).read_text().splitlines()
+        if "|" in row
+    )
+    assert [name for name in registry if f"`{name}`" not in cells] == []
+
+
+def test_messages_on_the_page_about_them_are_those_of_the_code():
+    sources = [
+        path.read_text(encoding="utf-8") for name in ("common", "src") for path in (ROOT / name).rglob("*.py")
+    ]
+    page = (ROOT / "docs/tutorials/when_it_stops.md").read_text(encoding="utf-8")
+    messages = re.findall(r"^\| `(.+?)` \|", page, re.MULTILINE)
+    assert len(messages) > 10
+    for message in messages:
+        for part in message.split("..."):
+            assert any(part in source for source in sources), part
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -1,5 +1,6 @@
 """Every example configuration is valid, and its name says its mode."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -49,6 +50,11 @@ def test_an_example_is_valid_and_named_after_its_mode(path):
     assert path.read_text().startswith(("# ", "# @package _global_\n# ")), (
         "an example begins with what it is for"
     )
+
+
+def test_the_index_names_every_example():
+    index = (FOLDER / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"`([\w/]+\.yaml)`", index)) == {str(path.relative_to(FOLDER)) for path in EXAMPLES}
 
 
 @pytest.mark.parametrize("name", ["regdb", "llcm"])

@@ -134,12 +134,12 @@ def _roc(path: Path, scored: Sequence[Scored]) -> Picture | None:
         return None
     write_csv(
         path.with_suffix(".csv"),
-        ("model", "false_acceptance_rate", "true_acceptance_rate"),
+        ("model", "false_match_rate", "true_acceptance_rate"),
         ((name, *rates) for name, curve in curves.items() for rates in zip(*curve, strict=True)),
     )
     plotting.line_curves(
-        path, {name: (far, 100 * tar) for name, (far, tar) in curves.items()},
-        xlabel="false acceptance rate (share of impostor pairs)", ylabel="true acceptance rate, %",
+        path, {name: (fmr, 100 * tar) for name, (fmr, tar) in curves.items()},
+        xlabel="false match rate (share of impostor pairs)", ylabel="true acceptance rate, %",
         title="Receiver operating characteristic", xscale="log",
     )  # fmt: skip
     return path, (

@@ -20,17 +20,17 @@ def slow_rates(genuine, impostor, threshold):
     return np.mean([d <= threshold for d in impostor]), np.mean([d > threshold for d in genuine])
 
 
-@pytest.mark.parametrize("far", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("rate", [0.01, 0.1, 0.5])
 @pytest.mark.parametrize("digits", [1, 3])
-def test_tar_agrees_with_a_roc_curve_and_with_the_definition(far, digits):
+def test_tar_agrees_with_a_roc_curve_and_with_the_definition(rate, digits):
     genuine, impostor = scores(digits=digits)
     verification = Verification(genuine, impostor)
     labels = np.repeat([1, 0], [len(genuine), len(impostor)])
     false, true, _ = roc_curve(labels, -np.concatenate([genuine, impostor]), drop_intermediate=False)
-    assert verification.tar(far) == pytest.approx(true[false <= far].max())
-    threshold = verification.threshold_at(far)
+    assert verification.tar(rate) == pytest.approx(true[false <= rate].max())
+    threshold = verification.threshold_at(rate)
     fmr, fnmr = slow_rates(genuine, impostor, threshold)
-    assert fmr <= far
+    assert fmr <= rate
     assert verification.false_match_rate(threshold) == pytest.approx(fmr)
     assert verification.false_non_match_rate(threshold) == pytest.approx(fnmr)
 
@@ -67,10 +67,10 @@ def test_a_rate_that_the_pairs_cannot_support_is_refused():
 
 def test_the_roc_curve_starts_at_the_lowest_rate_that_is_supported():
     verification = Verification(*scores())
-    far, tar = verification.roc(50)
-    assert far[0] == pytest.approx(10 / 5000) and far[-1] == 1 and len(far) == 50
+    fmr, tar = verification.roc(50)
+    assert fmr[0] == pytest.approx(10 / 5000) and fmr[-1] == 1 and len(fmr) == 50
     assert (np.diff(tar) >= 0).all() and tar[-1] == 1
-    assert tar[20] == verification.tar(far[20])
+    assert tar[20] == verification.tar(fmr[20])
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_the_operating_point_is_chosen_on_validation_data():
         != validation.false_match_rate(point.threshold)
     )
     assert point.false_non_match_rate == test.false_non_match_rate(point.threshold)
-    assert point.rule == "false acceptance rate 0.01 on 5,000 impostor pairs of the validation data"
+    assert point.rule == "false match rate 0.01 on 5,000 impostor pairs of the validation data"
     few = Verification(*scores(0, impostor=500))
     assert OperatingPoint.chosen(few, test).rule.startswith("equal error rate on 500")
     with pytest.raises(ValueError, match="0.001 needs 10,000 impostor pairs"):
-        OperatingPoint.chosen(validation, test, far=1e-3)
+        OperatingPoint.chosen(validation, test, fmr=1e-3)
 
 
 def pairs_case(seed=0):

@@ -92,8 +92,8 @@ def test_a_report_holds_certainty_verification_and_unknown_people(data, tmp_path
     metrics = {name.removeprefix("float32/keras/"): value for name, value in report.metrics.items()}
     assert 0.5 < metrics["rank1_low"] <= metrics["rank1"] <= metrics["rank1_high"] <= 1
     assert metrics["mAP_low"] < metrics["mAP"] < metrics["mAP_high"]
-    assert 0 < metrics["eer"] < 0.3 and 0 < metrics["tar_at_far_0.01"] < 1
-    assert "tar_at_far_0.0001" not in metrics, "3,000 impostor pairs do not support one error in 10,000"
+    assert 0 < metrics["eer"] < 0.3 and 0 < metrics["tar_at_fmr_0.01"] < 1
+    assert "tar_at_fmr_0.0001" not in metrics, "3,000 impostor pairs do not support one error in 10,000"
     assert 0 <= metrics["false_match_rate"] < 0.1 and metrics["threshold"] > 0
     titles = [table.title for table in report.tables]
     assert titles[1].startswith("Certainty") and titles[2].startswith("Verification")

@@ -86,9 +86,9 @@ def test_curves_hold_all_models_and_the_numbers_of_the_metrics(samples, tmp_path
     assert [row["rank"] for row in cmc] == ["1", "2", "3", "4", "5"]
     for model in scored:
         assert [float(row[model.name]) for row in cmc] == pytest.approx(100 * model.metrics.cmc[:5])
-        far, tar = model.verification.roc()
+        fmr, tar = model.verification.roc()
         rows = [row for row in _rows(tmp_path / "roc.csv") if row["model"] == model.name]
-        assert [float(row["false_acceptance_rate"]) for row in rows] == pytest.approx(far)
+        assert [float(row["false_match_rate"]) for row in rows] == pytest.approx(fmr)
         assert [float(row["true_acceptance_rate"]) for row in rows] == pytest.approx(tar)
         bins = _rows(tmp_path / f"{model.name}_distance_histogram.csv")
         assert sum(int(row["same identity"]) for row in bins) == len(model.verification.genuine)
