@@ -17,7 +17,7 @@ import numpy as np
 
 from common.config import ConfigError, ToolError
 from common.deployment.device_profile import DeviceProfile, LayerTime
-from common.runtime.onnx_file import inspect_onnx, load_graph
+from common.runtime.onnx_file import load_graph, require_single
 
 DEVICE = "QCS8550 (Proxy)"
 """The device that AI Hub offers in place of a QCS8550; figures are to be quoted with the word proxy."""
@@ -127,11 +127,7 @@ class AiHub:
             ValueError: The images have another shape or type.
             ToolError: The connection was lost, the job failed, or the answer has another shape.
         """
-        graph = inspect_onnx(onnx_path)
-        if graph.batch != 1:
-            raise ConfigError(
-                f"{onnx_path}: expected batch 1, found {graph.batch or 'a free one'}. Export it with batch 1."
-            )
+        graph = require_single(onnx_path)
         if images.shape[1:] != graph.input_shape or images.dtype != np.float32 or not len(images):
             raise ValueError(
                 f"{onnx_path} expects float32 images (N, {graph.input_shape}); received {images.dtype} {images.shape}."

@@ -22,7 +22,7 @@ import numpy as np
 
 from common.config import ConfigError, ToolError
 from common.deployment.device_profile import DeviceProfile, LayerTime
-from common.runtime.onnx_file import OnnxFile, inspect_onnx
+from common.runtime.onnx_file import OnnxFile, require_single
 from common.runtime.qnn_session import last_words, run_logged
 from common.socs import soc_named
 
@@ -87,7 +87,7 @@ class QairtSdk:
             ConfigError: The graph is unreadable or takes batches.
             ToolError: The converter failed.
         """
-        graph = _single(onnx_path)
+        graph = require_single(onnx_path)
         source = (graph.input_shape[2], *graph.input_shape[:2]) if graph.channels_first else graph.input_shape
         command = [
             *("--input_network", str(onnx_path.resolve())),
@@ -241,7 +241,7 @@ class QairtSdk:
             ConfigError: Something is missing, or the graph takes batches.
             ToolError: A command failed on the device, or what came back is not from an NPU.
         """
-        graph = _single(onnx_path)
+        graph = require_single(onnx_path)
         serial = self.require_device(serial)
         remote = f"{_DEVICE_FOLDER}/qnn_{secrets.token_hex(8)}"
         with tempfile.TemporaryDirectory(prefix="qnn_") as name:
@@ -367,15 +367,6 @@ def read_profile(text: str) -> tuple[tuple[float, ...], tuple[LayerTime, ...]]:
     if not times:
         raise ToolError("The profile holds no 'QNN (execute) time' in US.")
     return tuple(times), tuple(layers.values())
-
-
-def _single(onnx_path: Path) -> OnnxFile:
-    graph = inspect_onnx(onnx_path)
-    if graph.batch != 1:
-        raise ConfigError(
-            f"{onnx_path}: expected batch 1, found {graph.batch or 'a free one'}. Export it with batch 1."
-        )
-    return graph
 
 
 @contextmanager

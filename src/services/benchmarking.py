@@ -18,6 +18,7 @@ from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import HtpCompilation, compile_htp, require_qnn
 from common.run import Run
 from common.runtime.keras_file import load_network
+from common.runtime.onnx_file import is_qnn_context, require_single
 from common.runtime.open_model import open_model
 from src.data.pipeline import load_images
 from src.data.sample import Sample
@@ -34,14 +35,17 @@ _ESTIMATED_BOARD = "QCS8550"
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
-    """Check that the HTP compiler is installed and that there are images to compare on.
+    """Check that the HTP compiler is installed, that it takes the model, and that there are images to compare on.
 
     Raises:
-        ConfigError: onnxruntime-qnn is missing (it exists for Linux on x86-64 only), the device cannot be reached, or
-            there are no images.
+        ConfigError: onnxruntime-qnn is missing (it exists for Linux on x86-64 only), the device cannot be reached, the
+            model is compiled already or takes batches, or there are no images.
     """
     require_qnn()
     require_device(config.benchmarking)
+    for graph in model.by_input.values() if model is not None else ():
+        for path in graph.files.values():
+            _check_file(path)
     if not data.query:
         raise ConfigError(
             "benchmarking compares on test images: set dataset.test_query_path and test_gallery_path"
@@ -53,6 +57,16 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
                     f"benchmarking compares on test images of every modality that {part.path} takes, but none is "
                     f"{modality}: set dataset.test_query_path and test_gallery_path to images of both"
                 )
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix != ".onnx":
+        return
+    if is_qnn_context(path):
+        raise ConfigError(
+            f"benchmarking compiles the model, but {path} is compiled already: give the .onnx that it was made from"
+        )
+    require_single(path)
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
