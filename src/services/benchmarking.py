@@ -24,7 +24,14 @@ from src.data.pipeline import load_images
 from src.data.sample import Sample
 from src.data.selection import Data
 from src.schema import Benchmarking, Config
-from src.services._device import device_metrics, device_table, layers_csv, require_device, run_on_device
+from src.services._device import (
+    device_metrics,
+    device_table,
+    layers_csv,
+    require_device,
+    run_on_device,
+    strays,
+)
 from src.services._embed import l2_normalize
 from src.services._parity import FLOAT_LIMIT, cosine, disagreement, embedded, emulated, rounding_limit
 from src.services._target import Part, parts_of
@@ -217,7 +224,7 @@ def _on_device(
     compare: Callable[[str, np.ndarray], np.ndarray],
     found: _Findings,
 ) -> None:
-    """Time a real device, and compare it with ONNX Runtime."""
+    """Time a real device, and compare it with ONNX Runtime; what ran beside its NPU is a mistake."""
     embeddings, profile = run_on_device(section, onnx_path, folder, images, precision)
     if precision != "int8" and section.device == "qairt_sdk":
         found.notes.append(
@@ -225,7 +232,9 @@ def _on_device(
         )
     found.metrics |= device_metrics(profile, compare(profile.device, l2_normalize(embeddings)))
     found.tables.append(device_table(profile, found.metrics))
-    found.files.append(layers_csv(folder, profile))
+    layers = layers_csv(folder, profile)
+    found.files.append(layers)
+    found.mistakes.append(strays(profile, layers))
 
 
 def _joined(mistakes: Iterable[str | None]) -> str | None:

@@ -1,5 +1,6 @@
 """A real device behind benchmarking: which way is taken, what is reported; the devices themselves are stand-ins."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -124,6 +125,27 @@ def test_numbers_are_named_after_the_device(tmp_path):
     assert rows["peak memory"] == "1.0 to 5.0 MB, too wide for a limit"
     lines = _device.layers_csv(tmp_path, PROFILE).read_text().splitlines()
     assert lines[:2] == ["name,type,unit,microseconds,cycles", "conv,Conv2d,NPU,12.5,"]
+
+
+@pytest.mark.parametrize("unit", ["CPU", "NPU"])
+def test_a_layer_beside_the_npu_fails_the_run_once_everything_is_kept(tmp_path, monkeypatch, unit):
+    profile = replace(PROFILE, layers=(*PROFILE.layers, LayerTime("erf", "Erf", unit, 9.0)))
+    monkeypatch.setattr(benchmarking, "run_on_device", lambda *_: (EMBEDDINGS, profile))
+    found, images = benchmarking._Findings(), np.zeros((2, 4, 4, 3))
+
+    def compare(name, embeddings):
+        return np.ones(2)
+
+    benchmarking._on_device(
+        section(device="ai_hub"), tmp_path / "net.onnx", images, "int8", tmp_path, compare, found
+    )
+    report = found.report()
+    assert report.metrics["device/latency_ms"] == 1.0 and report.files == (tmp_path / "device_layers.csv",)
+    if unit == "NPU":
+        assert report.failure is None
+    else:
+        assert "expected every operator on the NPU, found 2 on NPU, 1 on CPU" in report.failure
+        assert f"{tmp_path / 'device_layers.csv'} names them" in report.failure
 
 
 def _run_with(device, mode="chain_bd", model="m.onnx", **sections):
