@@ -19,7 +19,10 @@ from src.services._embed import l2_normalize
 LEAST_LIMIT = 0.01
 """Mean gap that is always allowed: a few images measure no rounding more finely."""
 UNKNOWN_LIMIT = 0.1
-"""Mean gap where the float model is not there to tell; wrong layouts, ranges and weights are near 1."""
+"""Mean gap where nothing tells what rounding does: the float model is not there, or a converter rounded it itself.
+
+Wrong layouts, ranges and weights are near 1.
+"""
 FLOAT_LIMIT = 1e-4
 """Mean gap between a float network and its export, which differ in the order of additions only."""
 _SEED = 0
@@ -47,22 +50,24 @@ def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return found
 
 
-def rounding_limit(model: Model, int8: np.ndarray, images: np.ndarray) -> float:
+def rounding_limit(model: Model, host: np.ndarray, images: np.ndarray) -> float:
     """Greatest mean gap between two runtimes of a model: twice its gap to the float model, where that is still there.
 
     Args:
-        model: INT8, with its source; or float, of which the NPU computes in float16.
-        int8: Its embeddings (N, D) on the host, rows of length 1.
+        model: INT8, with its source; or float, which the NPU computes in float16, finer than any limit here.
+        host: Its embeddings (N, D) on the host, rows of length 1.
         images: What they are of (N, H, W, C).
     """
+    if model.precision != "int8":
+        return LEAST_LIMIT
     source = model.source
-    if model.precision != "int8" or source is None or not source.path.is_file():
+    if source is None or not source.path.is_file():
         return UNKNOWN_LIMIT
     try:
         network = embedded(source.path, images, model.input_name)
     except ConfigError:  # it needs code of the user that this run does not name
         return UNKNOWN_LIMIT
-    return max(LEAST_LIMIT, 2 * float(1 - cosine(int8, network).mean()))
+    return max(LEAST_LIMIT, 2 * float(1 - cosine(host, network).mean()))
 
 
 def disagreement(what: str, found: np.ndarray, limit: float) -> str | None:

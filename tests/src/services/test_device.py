@@ -13,6 +13,7 @@ from common.deployment.device_profile import DeviceProfile, LayerTime
 from src.data.preprocessing import Preprocessing
 from src.schema import Benchmarking, Config
 from src.services import _device, benchmarking
+from src.services._parity import UNKNOWN_LIMIT
 from src.services._target import Part
 
 PROFILE = DeviceProfile(
@@ -146,6 +147,29 @@ def test_a_layer_beside_the_npu_fails_the_run_once_everything_is_kept(tmp_path, 
     else:
         assert "expected every operator on the NPU, found 2 on NPU, 1 on CPU" in report.failure
         assert f"{tmp_path / 'device_layers.csv'} names them" in report.failure
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "limits"),
+    [
+        ("ai_hub", "float32", ()),
+        ("qairt_sdk", "int8", ()),
+        ("qairt_sdk", "float32", (UNKNOWN_LIMIT,)),
+    ],
+)
+def test_only_what_the_sdk_quantizes_itself_is_held_to_the_loose_limit(
+    tmp_path, monkeypatch, device, precision, limits
+):
+    monkeypatch.setattr(benchmarking, "run_on_device", lambda *_: (EMBEDDINGS, PROFILE))
+    asked = []
+
+    def compare(name, embeddings, *limit):
+        asked.append(limit)
+        return np.ones(2)
+
+    found, images = benchmarking._Findings(), np.zeros((2, 4, 4, 3))
+    benchmarking._on_device(section(device=device), tmp_path, images, precision, tmp_path, compare, found)
+    assert asked == [limits]
 
 
 def _run_with(device, mode="chain_bd", model="m.onnx", **sections):

@@ -33,7 +33,7 @@ def test_the_limit_is_twice_what_rounding_does(tmp_path, monkeypatch):
     assert rounding_limit(model, ROWS, IMAGES) == LEAST_LIMIT
     (tmp_path / "best.keras").unlink()
     assert rounding_limit(model, ROWS, IMAGES) == UNKNOWN_LIMIT
-    assert rounding_limit(source, ROWS, IMAGES) == UNKNOWN_LIMIT
+    assert rounding_limit(source, ROWS, IMAGES) == LEAST_LIMIT
 
 
 def test_fixed_images_are_the_same_each_time_and_scaled_as_a_network_takes_them():
