@@ -28,16 +28,16 @@ FLOAT_LIMIT = 1e-4
 _SEED = 0
 
 
-def embedded(path: Path, images: np.ndarray, input_name: str = "") -> np.ndarray:
+def embedded(path: Path, images: np.ndarray, threads: int | None, input_name: str = "") -> np.ndarray:
     """What a file makes of images (N, H, W, C) on the host: (N, D) with rows of length 1."""
-    with open_model(path, input_name=input_name) as runtime:
+    with open_model(path, threads, input_name) as runtime:
         return l2_normalize(runtime.embed(images))
 
 
-def emulated(context: Path, images: np.ndarray) -> np.ndarray:
+def emulated(context: Path, images: np.ndarray, threads: int | None) -> np.ndarray:
     """The same of a compiled context on the HTP emulator."""
     parts = []
-    with open_model(context) as emulator, progress("HTP emulator", len(images), "images") as advance:
+    with open_model(context, threads) as emulator, progress("HTP emulator", len(images), "images") as advance:
         for start in range(0, len(images), emulator.batch_size):
             parts.append(emulator.embed(images[start : start + emulator.batch_size]))
             advance(len(parts[-1]))
@@ -50,13 +50,14 @@ def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return found
 
 
-def rounding_limit(model: Model, host: np.ndarray, images: np.ndarray) -> float:
+def rounding_limit(model: Model, host: np.ndarray, images: np.ndarray, threads: int | None) -> float:
     """Greatest mean gap between two runtimes of a model: twice its gap to the float model, where that is still there.
 
     Args:
         model: INT8, with its source; or float, which the NPU computes in float16, finer than any limit here.
         host: Its embeddings (N, D) on the host, rows of length 1.
         images: What they are of (N, H, W, C).
+        threads: To embed them with.
     """
     if model.precision != "int8":
         return LEAST_LIMIT
@@ -64,7 +65,7 @@ def rounding_limit(model: Model, host: np.ndarray, images: np.ndarray) -> float:
     if source is None or not source.path.is_file():
         return UNKNOWN_LIMIT
     try:
-        network = embedded(source.path, images, model.input_name)
+        network = embedded(source.path, images, threads, model.input_name)
     except ConfigError:  # it needs code of the user that this run does not name
         return UNKNOWN_LIMIT
     return max(LEAST_LIMIT, 2 * float(1 - cosine(host, network).mean()))

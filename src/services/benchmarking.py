@@ -165,7 +165,7 @@ def _benchmark(
     config: Config, model: Model, part: Part, images: np.ndarray, folder: Path
 ) -> tuple[Report, Model | None]:
     """What is measured of one graph, and the compiled model where it can be compiled."""
-    found, compiled = _Findings(), None
+    found, compiled, threads = _Findings(), None, config.general.num_threads
     onnx_path = _onnx_file(model, part, folder)
     if onnx_path is None:
         found.notes.append(
@@ -177,8 +177,8 @@ def _benchmark(
         compiled = replace(
             model, files={"qnn_context": compilation.context, "dlc": compilation.dlc}, source=model
         )
-        expected = embedded(onnx_path, images)
-        limit = rounding_limit(model, expected, images)
+        expected = embedded(onnx_path, images, threads)
+        limit = rounding_limit(model, expected, images, threads)
 
         def compare(name: str, embeddings: np.ndarray, limit: float = limit) -> np.ndarray:
             cosines = cosine(expected, embeddings)
@@ -186,9 +186,10 @@ def _benchmark(
             return cosines
 
         if "onnx" not in model.files:
-            found.mistakes.append(_export_mistake(model, part, onnx_path, expected, images))
+            network = embedded(model.files["keras"], images, threads, part.input_name)
+            found.mistakes.append(_export_mistake(model, onnx_path, expected, network))
         found.metrics |= _parity(
-            compare(compilation.context.name, emulated(compilation.context, images)), limit
+            compare(compilation.context.name, emulated(compilation.context, images, threads)), limit
         )
         found.tables.append(_parity_table(found.metrics, len(images)))
         if model.precision == "int8" and config.benchmarking.board == _ESTIMATED_BOARD:
@@ -339,11 +340,8 @@ def _rows(compilation: HtpCompilation) -> list[dict[str, Any]]:
     ]
 
 
-def _export_mistake(
-    model: Model, part: Part, onnx_path: Path, exported: np.ndarray, images: np.ndarray
-) -> str | None:
+def _export_mistake(model: Model, onnx_path: Path, exported: np.ndarray, network: np.ndarray) -> str | None:
     """Whether the ONNX file that was exported here is the Keras model."""
-    network = embedded(model.files["keras"], images, part.input_name)
     return disagreement(f"{onnx_path.name} against {model.path.name}", cosine(exported, network), FLOAT_LIMIT)
 
 

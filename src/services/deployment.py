@@ -142,9 +142,10 @@ def _require_parity(config: Config, data: Data, model: Model, compilation: HtpCo
         :_PARITY_IMAGES
     ]
     images = load_images(own, preprocessing) if own else fixed_images(preprocessing, _PARITY_IMAGES)
-    context, expected = _compiled(compilation)["qnn_context"], embedded(onnx_path, images)
-    found = cosine(expected, emulated(context, images))
-    limit = rounding_limit(model, expected, images)
+    context, threads = _compiled(compilation)["qnn_context"], config.general.num_threads
+    expected = embedded(onnx_path, images, threads)
+    found = cosine(expected, emulated(context, images, threads))
+    limit = rounding_limit(model, expected, images, threads)
     mistake = disagreement(f"{context.name} against {onnx_path.name}", found, limit)
     if mistake is not None:
         raise ReportFailedError(f"deployment packs nothing: {mistake}")

@@ -36,6 +36,7 @@ from src.services._checklist import measured, reports_of, requirements, stated
 pytestmark = pytest.mark.qnn
 
 SHAPE, DIM = (64, 32, 3), 24
+THREADS = 2
 RUNNERS = Path(gate.__file__).parent / "runners"
 PREPROCESSING = {
     "input_shape": SHAPE, "scale": 1 / 127.5, "offset": -1.0, "interpolation": "bilinear", "aspect_ratio": "fit",
@@ -112,7 +113,8 @@ def compile_once(tmp_path_factory):
 
 
 def _config(path: Path, **changes) -> Config:
-    raw = {"operation_mode": "deployment", "model": {"model_path": str(path)}, **changes}
+    general = {"num_threads": THREADS}
+    raw = {"operation_mode": "deployment", "general": general, "model": {"model_path": str(path)}, **changes}
     return validate(Config, raw)
 
 
@@ -258,7 +260,8 @@ def test_a_model_without_tflite_has_none_in_its_package_and_it_is_said(quantized
 # A graph that computes something else
 
 
-def _wrong(context, images):
+def _wrong(context, images, threads):
+    assert threads == THREADS
     return np.tile(np.eye(DIM, dtype=np.float32)[0], (len(images), 1))
 
 
