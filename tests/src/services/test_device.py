@@ -179,14 +179,23 @@ def _run_with(device, mode="chain_bd", model="m.onnx", **sections):
     }  # fmt: skip
 
 
+PACKED = {"deployment": {"board": "SM8650"}}
+EMULATED = {"evaluation": {"target": "qnn_htp_emulator"}}
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
         (
-            _run_with("qairt_sdk") | {"deployment": {"board": "SM8650"}},
-            "benchmarking.board, which is measured, is 'QCS8550'",
+            _run_with("none") | PACKED,
+            "benchmarking.board, which is emulated and measured, is QCS8550: the card",
         ),
-        (_run_with("ai_hub") | {"deployment": {"board": "SM8650"}}, r"is 'QCS8550 \(Proxy\)': the checklist"),
+        (_run_with("qairt_sdk") | PACKED, "deployment.board is SM8650, but benchmarking.board"),
+        (
+            _run_with("none", "chain_ed") | PACKED | EMULATED,
+            "deployment.board is SM8650, but benchmarking.board",
+        ),
+        (_run_with("ai_hub", board="SM8650") | PACKED, r"is 'QCS8550 \(Proxy\)': the checklist"),
         (_run_with("ai_hub", ai_hub_device="Samsung Galaxy S24"), "measure in a run of its own"),
         (_run_with("ai_hub", "benchmarking", "m.tflite"), "but the model is a .tflite"),
     ],
@@ -197,7 +206,15 @@ def test_the_device_is_the_chip_of_the_package_and_runs_the_model(raw, message):
 
 
 @pytest.mark.parametrize(
-    "raw", [_run_with("ai_hub"), _run_with("ai_hub", "benchmarking", ai_hub_device="Galaxy S24")]
+    "raw",
+    [
+        _run_with("ai_hub"),
+        _run_with("ai_hub", "benchmarking", ai_hub_device="Galaxy S24"),
+        _run_with("none", board="SM8650") | PACKED,
+        _run_with("none", "chain_ed") | PACKED,
+        _run_with("ai_hub", "chain_ed", ai_hub_device="Galaxy S24") | EMULATED,
+        _run_with("none", "deployment") | PACKED,
+    ],
 )
 def test_a_device_of_that_chip_or_without_a_package_is_taken(raw):
     validate(Config, raw)
