@@ -1049,7 +1049,7 @@ class Chip(Strict):
     graph_optimization: Annotated[int, Field(ge=0, le=3)] = 3
     """How far the compiler optimizes the graph: 3 gives the fastest, 0 the shortest compilation."""
     vtcm_mb: Annotated[int, Field(ge=0, le=16)] = 0
-    """Fast memory of the NPU that the graph may use, in MB; 0 leaves it to the compiler, a QAIRT SDK is given 8."""
+    """Fast memory of the NPU that the graph may use, in MB; 0 leaves it to the compiler, a QAIRT SDK gets 8 on v73."""
     performance_mode: Literal[
         "burst", "sustained_high_performance", "high_performance", "balanced", "low_balanced", "high_power_saver",
         "power_saver", "low_power_saver", "extreme_power_saver", "default",

@@ -37,7 +37,7 @@ _HOST_FILES = (
     f"lib/{_HOST}/libQnnModelDlc.so",
     f"lib/{_HOST}/libQnnHtpNetRunExtensions.so",
 )
-_VTCM_MB = 8  # all that Hexagon v73 has
+_VTCM_MB = {"v73": 8}  # all that this Hexagon has; of the others it is not known here
 _DEVICE_FOLDER = "/data/local/tmp"
 _TOOL_SECONDS = 1800
 _ADB_SECONDS = 60
@@ -146,7 +146,8 @@ class QairtSdk:
             out_path: The ``.bin`` to write.
             graph_name: Name of the graph in it: the stem of the file that ``convert`` wrote; that of ``dlc`` when
                 absent.
-            vtcm_mb: Fast memory of the NPU that the graph may use, in MB; 8 when 0.
+            vtcm_mb: Fast memory of the NPU that the graph may use, in MB; when 0, the 8 of a Hexagon v73, and of
+                others what the compiler takes.
             graph_optimization: 0 to 3, the fastest graph.
 
         Raises:
@@ -158,9 +159,10 @@ class QairtSdk:
         libraries = self.root / "lib" / _HOST
         with _scratch(out_path.parent) as folder:
             core = {"core_id": 0, "perf_profile": self.performance_mode, "rpc_control_latency": 100}
+            fast_memory = vtcm_mb or _VTCM_MB.get(self.soc.hexagon)
             graph = {
                 "graph_names": [graph_name or dlc.stem],
-                "vtcm_mb": vtcm_mb or _VTCM_MB,
+                **({"vtcm_mb": fast_memory} if fast_memory else {}),
                 "O": graph_optimization,
             }
             htp = {

@@ -336,6 +336,10 @@ def test_compile_configures_the_chip(root, tmp_path, calls):
     assert htp["graphs"] == [{"graph_names": ["int8"], "vtcm_mb": 4, "O": 1}]
     assert htp["devices"][0]["soc_id"] == 57
     assert htp["devices"][0]["cores"][0]["perf_profile"] == "balanced"
+    QairtSdk("QCM6490").compile(source, tmp_path / "net.bin")  # Hexagon v68 has another size
+    assert calls("qnn-context-binary-generator")["arguments"]["htp"]["graphs"] == [
+        {"graph_names": ["int8"], "O": 3}
+    ]
     with pytest.raises(ConfigError, match="ends with .bin"):
         QairtSdk().compile(source, tmp_path / "net.so")
 
