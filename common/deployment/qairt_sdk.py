@@ -41,6 +41,7 @@ _VTCM_MB = {"v73": 8}  # all that this Hexagon has; of the others it is not know
 _DEVICE_FOLDER = "/data/local/tmp"
 _TOOL_SECONDS = 1800
 _ADB_SECONDS = 60
+_START_SECONDS = 120
 
 
 class QairtSdk:
@@ -197,7 +198,7 @@ class QairtSdk:
     # On the device
 
     def require_device(self, serial: str | None = None) -> str:
-        """Check adb, the device and the SDK's files for it.
+        """Check adb, the device, the SDK's files for it, and that the SDK's converter starts.
 
         Args:
             serial: The device's serial number; ANDROID_SERIAL or the only device when absent.
@@ -220,6 +221,7 @@ class QairtSdk:
             expected = f"the device {wanted}" if wanted else "one device (or ANDROID_SERIAL, to choose)"
             raise ConfigError(f"adb: expected {expected}, ready and authorized; found {seen}.")
         self._require(self._device_files(self._platform(ready[0])))
+        self._require_converter()
         return ready[0]
 
     def run(
@@ -325,19 +327,30 @@ class QairtSdk:
                 "check QAIRT_SDK_ROOT."
             )
 
+    def _require_converter(self) -> None:
+        """It is a Python program, and the packages that it imports are not in the SDK."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="qairt_") as folder:
+                self._host("qairt-converter", ["--help"], Path(folder), _START_SECONDS)
+        except ToolError as error:
+            raise ConfigError(
+                f"QAIRT SDK: the tools of {self.root} do not start. Install what they need into the Python that they "
+                f"run in (bin/check-python-dependency of the SDK), then try `qairt-converter --help`. {error}"
+            ) from error
+
     def _target(self) -> tuple[str, ...]:
         return ("--target_backend", "HTP", "--target_soc_model", self.soc.name)
 
-    def _host(self, tool: str, arguments: Sequence[str], folder: Path) -> None:
-        """Run a host tool as the SDK's own envsetup.sh would."""
-        environment = {
-            **os.environ,
-            "QAIRT_SDK_ROOT": str(self.root),
-            "QNN_SDK_ROOT": str(self.root),
-            "PYTHONPATH": str(self.root / "lib" / "python"),
-            "LD_LIBRARY_PATH": str(self.root / "lib" / _HOST),
+    def _host(self, tool: str, arguments: Sequence[str], folder: Path, seconds: int | None = None) -> None:
+        """Run a host tool as the SDK's own envsetup.sh would, which puts the SDK before the user's paths."""
+        own = {"PYTHONPATH": self.root / "lib" / "python", "LD_LIBRARY_PATH": self.root / "lib" / _HOST}
+        paths = {
+            name: os.pathsep.join(filter(None, (str(path), os.environ.get(name))))
+            for name, path in own.items()
         }
-        _run([str(self.root / "bin" / _HOST / tool), *arguments], tool, _TOOL_SECONDS, folder, environment)
+        roots = {"QAIRT_SDK_ROOT": str(self.root), "QNN_SDK_ROOT": str(self.root)}
+        command = [str(self.root / "bin" / _HOST / tool), *arguments]
+        _run(command, tool, seconds or _TOOL_SECONDS, folder, {**os.environ, **roots, **paths})
 
     def _adb(self, serial: str, *arguments: str, seconds: int = _ADB_SECONDS) -> str:
         seconds = _TOOL_SECONDS if arguments[0] in ("push", "pull") else seconds
