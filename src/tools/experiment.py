@@ -30,7 +30,7 @@ from common.config import OUTPUTS, ConfigError, Strict, plain_overrides
 from common.plotting import bars
 from common.run import progress
 from src.tools._markdown import markdown, spread
-from src.tools._planned import read_plan
+from src.tools._planned import differences, read_plan
 
 _PROJECT = Path(__file__).parents[2]
 _MADE = (
@@ -173,25 +173,18 @@ def _require_same(target: Path, config: str, overrides: Sequence[str]) -> None:
         recorded = yaml.safe_load((target / ".hydra/overrides.yaml").read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise ConfigError(f"{target}: expected a finished run: {error}. Remove the folder") from error
-    then, now = _settings(job["config_name"], recorded), _settings(config, plain_overrides(list(overrides)))
-    changed = [
-        f"{then.get(key, 'nothing')}, now {now.get(key, 'nothing')}"
-        for key in sorted(then.keys() | now.keys())
-        if then.get(key) != now.get(key)
-    ]
-    if changed:
+    planned = _settings(config, plain_overrides(list(overrides)))
+    if changed := differences(_settings(job["config_name"], recorded), planned):
         raise ConfigError(
-            f"{target} holds the run of another plan: {'; '.join(changed)}. Remove the folder, and those of the steps "
-            "that start from it, to run them anew, or take the change back"
+            f"{target} holds the run of another plan: {changed}. Remove the folder, and those of the steps that start "
+            "from it, to run them anew, or take the change back"
         )
 
 
 def _settings(config: str, overrides: Iterable[str]) -> dict[str, str]:
     """What a run is given, by key; the threads are no part of it."""
-    given = [f"--config-name={config}", *(text.lstrip("+") for text in overrides)]
-    by_key = {text.partition("=")[0]: text for text in given}
-    by_key.pop("general.num_threads", None)
-    return by_key
+    given = (text.lstrip("+").partition("=") for text in (f"--config-name={config}", *overrides))
+    return {key: value if sign else "given" for key, sign, value in given if key != "general.num_threads"}
 
 
 def _with_models(text: str, models: Mapping[str, Path]) -> str:

@@ -184,12 +184,17 @@ PLANNED = ["training.epochs=3", "~training.callbacks", "model.model_path={previo
             "a.yaml",
             ["training.epochs=4", *PLANNED[1:]],
             "before.keras",
-            "training.epochs=3, now training.epochs=4. Remove",
+            "training.epochs: 3, now 4. Remove",
         ),
-        ("a.yaml", PLANNED[:1] + PLANNED[2:], "before.keras", "~training.callbacks, now nothing. Remove"),
-        ("a.yaml", [*PLANNED, "training.seed=1"], "before.keras", "nothing, now training.seed=1. Remove"),
-        ("a.yaml", PLANNED, "other.keras", r"model.model_path=.*before.keras, now .*other.keras. Remove"),
-        ("b.yaml", PLANNED, "before.keras", "--config-name=a.yaml, now --config-name=b.yaml. Remove"),
+        (
+            "a.yaml",
+            PLANNED[:1] + PLANNED[2:],
+            "before.keras",
+            "~training.callbacks: given, now nothing. Remove",
+        ),
+        ("a.yaml", [*PLANNED, "training.seed=1"], "before.keras", "training.seed: nothing, now 1. Remove"),
+        ("a.yaml", PLANNED, "other.keras", r"model.model_path: .*before.keras, now .*other.keras. Remove"),
+        ("b.yaml", PLANNED, "before.keras", "--config-name: a.yaml, now b.yaml. Remove"),
     ],
 )
 def test_a_finished_run_of_another_plan_is_refused(tmp_path, monkeypatch, config, overrides, model, said):
