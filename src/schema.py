@@ -1056,7 +1056,7 @@ class Chip(Strict):
     graph_optimization: Annotated[int, Field(ge=0, le=3)] = 3
     """How far the compiler optimizes the graph: 3 gives the fastest, 0 the shortest compilation."""
     vtcm_mb: Annotated[int, Field(ge=0, le=16)] = 0
-    """Fast memory of the NPU that the graph may use, in MB; 0 leaves it to the compiler, a QAIRT SDK is given 8."""
+    """Fast memory of the NPU that the graph may use, in MB; 0 leaves it to the compiler, a QAIRT SDK gets 8 on v73."""
     performance_mode: Literal[
         "burst", "sustained_high_performance", "high_performance", "balanced", "low_balanced", "high_power_saver",
         "power_saver", "low_power_saver", "extreme_power_saver", "default",
@@ -1284,7 +1284,7 @@ class Config(Strict):
             mistakes.append(
                 f"operation_mode '{self.operation_mode}' needs model.model_path: it does not train a model"
             )
-        mistakes += self._wrong_device(services) + self._wrong_teacher(services)
+        mistakes += self._wrong_device(services) + self._other_chip(services) + self._wrong_teacher(services)
         mistakes += self._missing_branch() + self._wrong_model_file(services[0])
         before, after = self.split_services
         mistakes += self._missing_paths(before, "dataset")
@@ -1297,9 +1297,9 @@ class Config(Strict):
         return self
 
     def _wrong_device(self, services: tuple[str, ...]) -> list[str]:
-        """What is wrong with what a real device is to measure, and for whom."""
-        section, packed = self.benchmarking, self.deployment.board
-        if section.device == "none" or "benchmarking" not in services:
+        """What is wrong with what a real device is to run."""
+        device = self.benchmarking.device
+        if device == "none" or "benchmarking" not in services:
             return []
         makes_tflite = (
             self.quantization is not None and self.quantization.quantizer == "TFlite_converter"
@@ -1307,15 +1307,25 @@ class Config(Strict):
             else self.model.model_path is not None and self.model.model_path.suffix == ".tflite"
         )  # fmt: skip
         if makes_tflite:
+            return [f"benchmarking.device: {device} runs ONNX and Keras models, but the model is a .tflite"]
+        return []
+
+    def _other_chip(self, services: tuple[str, ...]) -> list[str]:
+        """A chip that is emulated or measured, and is not that of the package which would tell of it."""
+        section, packed = self.benchmarking, self.deployment.board
+        is_emulated = "evaluation" in services and self.evaluation.target == "qnn_htp_emulator"
+        if "deployment" not in services or not (is_emulated or "benchmarking" in services):
+            return []
+        if section.board != packed:
             return [
-                f"benchmarking.device: {section.device} runs ONNX and Keras models, but the model is a .tflite"
+                f"deployment.board is {packed}, but benchmarking.board, which is emulated and measured, is "
+                f"{section.board}: the card and the checklist of the package would tell of another chip. Give both the "
+                "same one, or deploy in a run of its own"
             ]
-        key = "ai_hub_device" if section.device == "ai_hub" else "board"
-        measured = getattr(section, key)
-        words = re.findall(r"[A-Z0-9]+", measured.upper())
-        if "deployment" in services and packed not in words:
+        device, is_measured = section.ai_hub_device, section.device == "ai_hub" and "benchmarking" in services
+        if is_measured and packed not in re.findall(r"[A-Z0-9]+", device.upper()):
             return [
-                f"deployment.board is {packed}, but benchmarking.{key}, which is measured, is '{measured}': the "
+                f"deployment.board is {packed}, but benchmarking.ai_hub_device, which is measured, is '{device}': the "
                 "checklist would take its latency for that of the package. Give both the same chip, or measure in a "
                 "run of its own and state the values in deployment.gate.measurements"
             ]

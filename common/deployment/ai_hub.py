@@ -17,13 +17,14 @@ import numpy as np
 
 from common.config import ConfigError, ToolError
 from common.deployment.device_profile import DeviceProfile, LayerTime
-from common.runtime.onnx_file import inspect_onnx, load_graph
+from common.runtime.onnx_file import load_graph, require_single
 
 DEVICE = "QCS8550 (Proxy)"
 """The device that AI Hub offers in place of a QCS8550; figures are to be quoted with the word proxy."""
 
 _KEYS = ("api_url", "web_url", "api_token")
 _RUNS = 100  # inferences to time at most
+_NPU_ONLY = "--compute_unit npu"  # the default takes GPU and CPU as well
 _JOB_SECONDS = 3 * 3600  # devices are shared: a job may wait in a queue
 
 T = TypeVar("T")
@@ -84,7 +85,7 @@ class AiHub:
                 model=str(onnx_path),
                 device=self._hub.Device(self.device),
                 name=onnx_path.stem,
-                options=f"--target_runtime qnn_dlc --output_names {outputs}",
+                options=f"--target_runtime qnn_dlc --output_names {outputs} {_NPU_ONLY}",
             ),
         )
         self._wait("compiling", job)
@@ -105,7 +106,8 @@ class AiHub:
             ConfigError: AI Hub refuses the request.
             ToolError: The connection was lost, or the job failed or ended without times.
         """
-        job = self._submit("profiling", compiled, options=f"--max_profiler_iterations {_RUNS}", profile=True)
+        options = f"--max_profiler_iterations {_RUNS} {_NPU_ONLY}"
+        job = self._submit("profiling", compiled, options=options, profile=True)
         profile = self._call("downloading", job.download_profile)
         if not profile.get("execution_summary", {}).get("estimated_inference_time"):
             raise ToolError(f"Qualcomm AI Hub: the profile of {job.url} holds no times.")
@@ -127,18 +129,14 @@ class AiHub:
             ValueError: The images have another shape or type.
             ToolError: The connection was lost, the job failed, or the answer has another shape.
         """
-        graph = inspect_onnx(onnx_path)
-        if graph.batch != 1:
-            raise ConfigError(
-                f"{onnx_path}: expected batch 1, found {graph.batch or 'a free one'}. Export it with batch 1."
-            )
+        graph = require_single(onnx_path)
         if images.shape[1:] != graph.input_shape or images.dtype != np.float32 or not len(images):
             raise ValueError(
                 f"{onnx_path} expects float32 images (N, {graph.input_shape}); received {images.dtype} {images.shape}."
             )
         arranged = images.transpose(0, 3, 1, 2) if graph.channels_first else images
         inputs = {graph.input_name: [np.ascontiguousarray(image[None]) for image in arranged]}
-        job = self._submit("inference", compiled, inputs=inputs, profile=False)
+        job = self._submit("inference", compiled, inputs=inputs, options=_NPU_ONLY, profile=False)
         answers = self._call("downloading", job.download_output_data) or {}
         rows = answers.get(graph.output_name, [])
         if len(rows) != len(images) or any(np.size(row) != graph.embedding_dim for row in rows):

@@ -22,7 +22,7 @@ import numpy as np
 
 from common.config import ConfigError, ToolError
 from common.deployment.device_profile import DeviceProfile, LayerTime
-from common.runtime.onnx_file import OnnxFile, inspect_onnx
+from common.runtime.onnx_file import OnnxFile, require_single
 from common.runtime.qnn_session import last_words, run_logged
 from common.socs import soc_named
 
@@ -37,10 +37,11 @@ _HOST_FILES = (
     f"lib/{_HOST}/libQnnModelDlc.so",
     f"lib/{_HOST}/libQnnHtpNetRunExtensions.so",
 )
-_VTCM_MB = 8  # all that Hexagon v73 has
+_VTCM_MB = {"v73": 8}  # all that this Hexagon has; of the others it is not known here
 _DEVICE_FOLDER = "/data/local/tmp"
 _TOOL_SECONDS = 1800
 _ADB_SECONDS = 60
+_START_SECONDS = 120
 
 
 class QairtSdk:
@@ -87,7 +88,7 @@ class QairtSdk:
             ConfigError: The graph is unreadable or takes batches.
             ToolError: The converter failed.
         """
-        graph = _single(onnx_path)
+        graph = require_single(onnx_path)
         source = (graph.input_shape[2], *graph.input_shape[:2]) if graph.channels_first else graph.input_shape
         command = [
             *("--input_network", str(onnx_path.resolve())),
@@ -146,7 +147,8 @@ class QairtSdk:
             out_path: The ``.bin`` to write.
             graph_name: Name of the graph in it: the stem of the file that ``convert`` wrote; that of ``dlc`` when
                 absent.
-            vtcm_mb: Fast memory of the NPU that the graph may use, in MB; 8 when 0.
+            vtcm_mb: Fast memory of the NPU that the graph may use, in MB; when 0, the 8 of a Hexagon v73, and of
+                others what the compiler takes.
             graph_optimization: 0 to 3, the fastest graph.
 
         Raises:
@@ -158,9 +160,10 @@ class QairtSdk:
         libraries = self.root / "lib" / _HOST
         with _scratch(out_path.parent) as folder:
             core = {"core_id": 0, "perf_profile": self.performance_mode, "rpc_control_latency": 100}
+            fast_memory = vtcm_mb or _VTCM_MB.get(self.soc.hexagon)
             graph = {
                 "graph_names": [graph_name or dlc.stem],
-                "vtcm_mb": vtcm_mb or _VTCM_MB,
+                **({"vtcm_mb": fast_memory} if fast_memory else {}),
                 "O": graph_optimization,
             }
             htp = {
@@ -195,7 +198,7 @@ class QairtSdk:
     # On the device
 
     def require_device(self, serial: str | None = None) -> str:
-        """Check adb, the device and the SDK's files for it.
+        """Check adb, the device, the SDK's files for it, and that the SDK's converter starts.
 
         Args:
             serial: The device's serial number; ANDROID_SERIAL or the only device when absent.
@@ -218,6 +221,7 @@ class QairtSdk:
             expected = f"the device {wanted}" if wanted else "one device (or ANDROID_SERIAL, to choose)"
             raise ConfigError(f"adb: expected {expected}, ready and authorized; found {seen}.")
         self._require(self._device_files(self._platform(ready[0])))
+        self._require_converter()
         return ready[0]
 
     def run(
@@ -241,7 +245,7 @@ class QairtSdk:
             ConfigError: Something is missing, or the graph takes batches.
             ToolError: A command failed on the device, or what came back is not from an NPU.
         """
-        graph = _single(onnx_path)
+        graph = require_single(onnx_path)
         serial = self.require_device(serial)
         remote = f"{_DEVICE_FOLDER}/qnn_{secrets.token_hex(8)}"
         with tempfile.TemporaryDirectory(prefix="qnn_") as name:
@@ -323,19 +327,30 @@ class QairtSdk:
                 "check QAIRT_SDK_ROOT."
             )
 
+    def _require_converter(self) -> None:
+        """It is a Python program, and the packages that it imports are not in the SDK."""
+        try:
+            with tempfile.TemporaryDirectory(prefix="qairt_") as folder:
+                self._host("qairt-converter", ["--help"], Path(folder), _START_SECONDS)
+        except ToolError as error:
+            raise ConfigError(
+                f"QAIRT SDK: the tools of {self.root} do not start. Install what they need into the Python that they "
+                f"run in (bin/check-python-dependency of the SDK), then try `qairt-converter --help`. {error}"
+            ) from error
+
     def _target(self) -> tuple[str, ...]:
         return ("--target_backend", "HTP", "--target_soc_model", self.soc.name)
 
-    def _host(self, tool: str, arguments: Sequence[str], folder: Path) -> None:
-        """Run a host tool as the SDK's own envsetup.sh would."""
-        environment = {
-            **os.environ,
-            "QAIRT_SDK_ROOT": str(self.root),
-            "QNN_SDK_ROOT": str(self.root),
-            "PYTHONPATH": str(self.root / "lib" / "python"),
-            "LD_LIBRARY_PATH": str(self.root / "lib" / _HOST),
+    def _host(self, tool: str, arguments: Sequence[str], folder: Path, seconds: int | None = None) -> None:
+        """Run a host tool as the SDK's own envsetup.sh would, which puts the SDK before the user's paths."""
+        own = {"PYTHONPATH": self.root / "lib" / "python", "LD_LIBRARY_PATH": self.root / "lib" / _HOST}
+        paths = {
+            name: os.pathsep.join(filter(None, (str(path), os.environ.get(name))))
+            for name, path in own.items()
         }
-        _run([str(self.root / "bin" / _HOST / tool), *arguments], tool, _TOOL_SECONDS, folder, environment)
+        roots = {"QAIRT_SDK_ROOT": str(self.root), "QNN_SDK_ROOT": str(self.root)}
+        command = [str(self.root / "bin" / _HOST / tool), *arguments]
+        _run(command, tool, seconds or _TOOL_SECONDS, folder, {**os.environ, **roots, **paths})
 
     def _adb(self, serial: str, *arguments: str, seconds: int = _ADB_SECONDS) -> str:
         seconds = _TOOL_SECONDS if arguments[0] in ("push", "pull") else seconds
@@ -367,15 +382,6 @@ def read_profile(text: str) -> tuple[tuple[float, ...], tuple[LayerTime, ...]]:
     if not times:
         raise ToolError("The profile holds no 'QNN (execute) time' in US.")
     return tuple(times), tuple(layers.values())
-
-
-def _single(onnx_path: Path) -> OnnxFile:
-    graph = inspect_onnx(onnx_path)
-    if graph.batch != 1:
-        raise ConfigError(
-            f"{onnx_path}: expected batch 1, found {graph.batch or 'a free one'}. Export it with batch 1."
-        )
-    return graph
 
 
 @contextmanager

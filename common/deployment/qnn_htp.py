@@ -199,7 +199,6 @@ def compile_htp(
     request = {
         "onnx_path": str(onnx_path.resolve()),
         "soc_model": chip.soc_model,
-        # The provider ignores a name that it does not know, so no caller can give one
         "options": {
             "htp_graph_finalization_optimization_mode": str(graph_optimization),
             "vtcm_mb": str(vtcm_mb),

@@ -91,6 +91,16 @@ def inspect_onnx(path: Path) -> OnnxFile:
     )
 
 
+def require_single(path: Path) -> OnnxFile:
+    """As `inspect_onnx`, of a graph that takes one image at a time; ConfigError where it takes a batch."""
+    file = inspect_onnx(path)
+    if file.batch != 1:
+        raise ConfigError(
+            f"{path}: expected batch 1, found {file.batch or 'a free one'}. Export it with batch 1."
+        )
+    return file
+
+
 def _shape(value: Any) -> tuple[list[Any], bool]:
     """Dimensions (integers; a name or '?' where free) of an ONNX value, and whether it is float32."""
     tensor = value.type.tensor_type

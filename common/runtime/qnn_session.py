@@ -7,9 +7,22 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from common.config import ConfigError, ToolError
+from common.config import ConfigError, ToolError, suggest
 
 _PROVIDER = "QNNExecutionProvider"
+# Of onnxruntime-qnn 2.7
+_OPTIONS = {
+    "backend_path", "backend_type", "device_id", "disable_file_mapped_weights", "dump_json_qnn_graph",
+    "dump_qnn_ep_input_graph", "dump_qnn_ep_input_graph_dir", "dump_qnn_ir_dlc", "dump_qnn_ir_dlc_dir",
+    "enable_block_quant_weight_optimization", "enable_framework_op_trace", "enable_htp_fp16_clamp_overflow",
+    "enable_htp_fp16_precision", "enable_htp_graph_splitting", "enable_htp_prepare_only",
+    "enable_htp_shared_memory_allocator", "enable_htp_spill_fill_buffer", "enable_vtcm_backup_buffer_sharing",
+    "extended_udma", "framework_op_trace_dir", "genie_log_level", "htp_arch", "htp_bf16_enable",
+    "htp_graph_finalization_optimization_mode", "htp_performance_mode", "htp_share_resource_optimization",
+    "json_qnn_graph_dir", "num_graph_prepare_threads", "offload_graph_io_quantization", "op_packages",
+    "profiling_file_path", "profiling_level", "qnn_context_priority", "qnn_ir_backend_path", "qnn_saver_path",
+    "rpc_control_latency", "skip_qnn_version_check", "soc_model", "vtcm_mb",
+}  # fmt: skip
 
 
 def require_qnn() -> str:
@@ -39,12 +52,16 @@ def open_qnn_session(
     Args:
         path: ONNX graph with static shapes, or the wrapper of a compiled context.
         soc_model: QNN's number of the chip. Without one, float graphs fail with a misleading error.
-        options: More provider options.
+        options: More provider options. A name that the provider does not know is refused: it would ignore it.
         session_entries: More session configuration entries.
 
     Raises:
+        ConfigError: The provider has no option of that name.
         Exception: Whatever ONNX Runtime raises; never a silent fallback, which is its default.
     """
+    unknown = next((name for name in options or () if name not in _OPTIONS), None)
+    if unknown is not None:
+        raise ConfigError(f"onnxruntime-qnn: unknown option '{unknown}', {suggest(unknown, _OPTIONS)}")
     import onnxruntime
     import onnxruntime_qnn
 

@@ -98,6 +98,23 @@ def device_table(profile: DeviceProfile, metrics: dict[str, float]) -> Table:
     return Table("Measured on the device", ("", "value"), rows)
 
 
+def strays(profile: DeviceProfile, layers: Path) -> str | None:
+    """Why the times are not the NPU's, in one sentence; None where no operator is known to have run elsewhere.
+
+    Args:
+        profile: What was measured.
+        layers: What `layers_csv` wrote of it.
+    """
+    units = profile.units()
+    if set(units) <= {"NPU"}:
+        return None
+    found = ", ".join(f"{count} on {unit}" for unit, count in units.items())
+    return (
+        f"{profile.device}: expected every operator on the NPU, found {found} ({layers} names them). The time is not "
+        "the NPU's: replace the operators that it lacks"
+    )
+
+
 def layers_csv(folder: Path, profile: DeviceProfile) -> Path:
     """One line for each operator of the device."""
     rows = ((x.name, x.type, x.unit, x.microseconds, x.cycles) for x in profile.layers)

@@ -19,22 +19,25 @@ from src.services._embed import l2_normalize
 LEAST_LIMIT = 0.01
 """Mean gap that is always allowed: a few images measure no rounding more finely."""
 UNKNOWN_LIMIT = 0.1
-"""Mean gap where the float model is not there to tell; wrong layouts, ranges and weights are near 1."""
+"""Mean gap where nothing tells what rounding does: the float model is not there, or a converter rounded it itself.
+
+Wrong layouts, ranges and weights are near 1.
+"""
 FLOAT_LIMIT = 1e-4
 """Mean gap between a float network and its export, which differ in the order of additions only."""
 _SEED = 0
 
 
-def embedded(path: Path, images: np.ndarray, input_name: str = "") -> np.ndarray:
+def embedded(path: Path, images: np.ndarray, threads: int | None, input_name: str = "") -> np.ndarray:
     """What a file makes of images (N, H, W, C) on the host: (N, D) with rows of length 1."""
-    with open_model(path, input_name=input_name) as runtime:
+    with open_model(path, threads, input_name) as runtime:
         return l2_normalize(runtime.embed(images))
 
 
-def emulated(context: Path, images: np.ndarray) -> np.ndarray:
+def emulated(context: Path, images: np.ndarray, threads: int | None) -> np.ndarray:
     """The same of a compiled context on the HTP emulator."""
     parts = []
-    with open_model(context) as emulator, progress("HTP emulator", len(images), "images") as advance:
+    with open_model(context, threads) as emulator, progress("HTP emulator", len(images), "images") as advance:
         for start in range(0, len(images), emulator.batch_size):
             parts.append(emulator.embed(images[start : start + emulator.batch_size]))
             advance(len(parts[-1]))
@@ -47,22 +50,25 @@ def cosine(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return found
 
 
-def rounding_limit(model: Model, int8: np.ndarray, images: np.ndarray) -> float:
+def rounding_limit(model: Model, host: np.ndarray, images: np.ndarray, threads: int | None) -> float:
     """Greatest mean gap between two runtimes of a model: twice its gap to the float model, where that is still there.
 
     Args:
-        model: INT8, with its source; or float, of which the NPU computes in float16.
-        int8: Its embeddings (N, D) on the host, rows of length 1.
+        model: INT8, with its source; or float, which the NPU computes in float16, finer than any limit here.
+        host: Its embeddings (N, D) on the host, rows of length 1.
         images: What they are of (N, H, W, C).
+        threads: To embed them with.
     """
+    if model.precision != "int8":
+        return LEAST_LIMIT
     source = model.source
-    if model.precision != "int8" or source is None or not source.path.is_file():
+    if source is None or not source.path.is_file():
         return UNKNOWN_LIMIT
     try:
-        network = embedded(source.path, images, model.input_name)
+        network = embedded(source.path, images, threads, model.input_name)
     except ConfigError:  # it needs code of the user that this run does not name
         return UNKNOWN_LIMIT
-    return max(LEAST_LIMIT, 2 * float(1 - cosine(int8, network).mean()))
+    return max(LEAST_LIMIT, 2 * float(1 - cosine(host, network).mean()))
 
 
 def disagreement(what: str, found: np.ndarray, limit: float) -> str | None:

@@ -18,14 +18,30 @@ from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import HtpCompilation, compile_htp, require_qnn
 from common.run import Run
 from common.runtime.keras_file import load_network
+from common.runtime.onnx_file import is_qnn_context, require_single
 from common.runtime.open_model import open_model
 from src.data.pipeline import load_images
 from src.data.sample import Sample
 from src.data.selection import Data
 from src.schema import Benchmarking, Config
-from src.services._device import device_metrics, device_table, layers_csv, require_device, run_on_device
+from src.services._device import (
+    device_metrics,
+    device_table,
+    layers_csv,
+    require_device,
+    run_on_device,
+    strays,
+)
 from src.services._embed import l2_normalize
-from src.services._parity import FLOAT_LIMIT, cosine, disagreement, embedded, emulated, rounding_limit
+from src.services._parity import (
+    FLOAT_LIMIT,
+    UNKNOWN_LIMIT,
+    cosine,
+    disagreement,
+    embedded,
+    emulated,
+    rounding_limit,
+)
 from src.services._target import Part, parts_of
 from src.training.validation import by_modality
 
@@ -34,14 +50,17 @@ _ESTIMATED_BOARD = "QCS8550"
 
 
 def preflight(config: Config, data: Data, model: Model | None) -> None:
-    """Check that the HTP compiler is installed and that there are images to compare on.
+    """Check that the HTP compiler is installed, that it takes the model, and that there are images to compare on.
 
     Raises:
-        ConfigError: onnxruntime-qnn is missing (it exists for Linux on x86-64 only), the device cannot be reached, or
-            there are no images.
+        ConfigError: onnxruntime-qnn is missing (it exists for Linux on x86-64 only), the device cannot be reached, the
+            model is compiled already or takes batches, or there are no images.
     """
     require_qnn()
     require_device(config.benchmarking)
+    for graph in model.by_input.values() if model is not None else ():
+        for path in graph.files.values():
+            _check_file(path)
     if not data.query:
         raise ConfigError(
             "benchmarking compares on test images: set dataset.test_query_path and test_gallery_path"
@@ -53,6 +72,16 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
                     f"benchmarking compares on test images of every modality that {part.path} takes, but none is "
                     f"{modality}: set dataset.test_query_path and test_gallery_path to images of both"
                 )
+
+
+def _check_file(path: Path) -> None:
+    if path.suffix != ".onnx":
+        return
+    if is_qnn_context(path):
+        raise ConfigError(
+            f"benchmarking compiles the model, but {path} is compiled already: give the .onnx that it was made from"
+        )
+    require_single(path)
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> Report:
@@ -136,7 +165,7 @@ def _benchmark(
     config: Config, model: Model, part: Part, images: np.ndarray, folder: Path
 ) -> tuple[Report, Model | None]:
     """What is measured of one graph, and the compiled model where it can be compiled."""
-    found, compiled = _Findings(), None
+    found, compiled, threads = _Findings(), None, config.general.num_threads
     onnx_path = _onnx_file(model, part, folder)
     if onnx_path is None:
         found.notes.append(
@@ -148,18 +177,19 @@ def _benchmark(
         compiled = replace(
             model, files={"qnn_context": compilation.context, "dlc": compilation.dlc}, source=model
         )
-        expected = embedded(onnx_path, images)
-        limit = rounding_limit(model, expected, images)
+        expected = embedded(onnx_path, images, threads)
+        limit = rounding_limit(model, expected, images, threads)
 
-        def compare(name: str, embeddings: np.ndarray) -> np.ndarray:
+        def compare(name: str, embeddings: np.ndarray, limit: float = limit) -> np.ndarray:
             cosines = cosine(expected, embeddings)
             found.mistakes.append(disagreement(f"{name} against {onnx_path.name}", cosines, limit))
             return cosines
 
         if "onnx" not in model.files:
-            found.mistakes.append(_export_mistake(model, part, onnx_path, expected, images))
+            network = embedded(model.files["keras"], images, threads, part.input_name)
+            found.mistakes.append(_export_mistake(model, onnx_path, expected, network))
         found.metrics |= _parity(
-            compare(compilation.context.name, emulated(compilation.context, images)), limit
+            compare(compilation.context.name, emulated(compilation.context, images, threads)), limit
         )
         found.tables.append(_parity_table(found.metrics, len(images)))
         if model.precision == "int8" and config.benchmarking.board == _ESTIMATED_BOARD:
@@ -200,18 +230,24 @@ def _on_device(
     images: np.ndarray,
     precision: str,
     folder: Path,
-    compare: Callable[[str, np.ndarray], np.ndarray],
+    compare: Callable[..., np.ndarray],
     found: _Findings,
 ) -> None:
-    """Time a real device, and compare it with ONNX Runtime."""
+    """Time a real device, and compare it with ONNX Runtime; what ran beside its NPU is a mistake."""
     embeddings, profile = run_on_device(section, onnx_path, folder, images, precision)
+    embeddings = l2_normalize(embeddings)
     if precision != "int8" and section.device == "qairt_sdk":
+        cosines = compare(profile.device, embeddings, UNKNOWN_LIMIT)
         found.notes.append(
             f"The device ran W8A8 that qairt-quantizer made of the float model with {len(images)} test images."
         )
-    found.metrics |= device_metrics(profile, compare(profile.device, l2_normalize(embeddings)))
+    else:
+        cosines = compare(profile.device, embeddings)
+    found.metrics |= device_metrics(profile, cosines)
     found.tables.append(device_table(profile, found.metrics))
-    found.files.append(layers_csv(folder, profile))
+    layers = layers_csv(folder, profile)
+    found.files.append(layers)
+    found.mistakes.append(strays(profile, layers))
 
 
 def _joined(mistakes: Iterable[str | None]) -> str | None:
@@ -304,11 +340,8 @@ def _rows(compilation: HtpCompilation) -> list[dict[str, Any]]:
     ]
 
 
-def _export_mistake(
-    model: Model, part: Part, onnx_path: Path, exported: np.ndarray, images: np.ndarray
-) -> str | None:
+def _export_mistake(model: Model, onnx_path: Path, exported: np.ndarray, network: np.ndarray) -> str | None:
     """Whether the ONNX file that was exported here is the Keras model."""
-    network = embedded(model.files["keras"], images, part.input_name)
     return disagreement(f"{onnx_path.name} against {model.path.name}", cosine(exported, network), FLOAT_LIMIT)
 
 

@@ -14,7 +14,7 @@ from common.deployment.encodings_files import encodings_files
 from common.deployment.package import write_package
 from common.deployment.qnn_htp import HtpCompilation, compile_htp
 from common.run import Run, require_free_space
-from common.runtime.onnx_file import OnnxFile, inspect_onnx, is_qnn_context
+from common.runtime.onnx_file import OnnxFile, inspect_onnx, is_qnn_context, require_single
 from common.runtime.qnn_session import require_qnn
 from src.data.pipeline import load_images
 from src.data.preprocessing import Preprocessing
@@ -60,11 +60,10 @@ def _check_model(config: Config, model: Model) -> None:
         raise ConfigError(f"{needs} model.model_path is {path}: {hint}")
     if is_qnn_context(path):
         raise ConfigError(f"{needs} {path} is compiled already: give the .onnx that it was made from")
-    file = inspect_onnx(path)
-    if file.precision != "int8":
-        raise ConfigError(f"{needs} {path} is {file.precision}: {hint}")
-    if file.batch != 1:
-        raise ConfigError(f"{needs} the batch of {path} is {file.batch or 'free'}: export it with batch 1")
+    precision = inspect_onnx(path).precision
+    if precision != "int8":
+        raise ConfigError(f"{needs} {path} is {precision}: {hint}")
+    require_single(path)
     if model.preprocessing is None and config.preprocessing is None:
         raise ConfigError(
             f"deployment writes down how images become inputs, but {path} has no manifest "
@@ -143,9 +142,10 @@ def _require_parity(config: Config, data: Data, model: Model, compilation: HtpCo
         :_PARITY_IMAGES
     ]
     images = load_images(own, preprocessing) if own else fixed_images(preprocessing, _PARITY_IMAGES)
-    context, expected = _compiled(compilation)["qnn_context"], embedded(onnx_path, images)
-    found = cosine(expected, emulated(context, images))
-    limit = rounding_limit(model, expected, images)
+    context, threads = _compiled(compilation)["qnn_context"], config.general.num_threads
+    expected = embedded(onnx_path, images, threads)
+    found = cosine(expected, emulated(context, images, threads))
+    limit = rounding_limit(model, expected, images, threads)
     mistake = disagreement(f"{context.name} against {onnx_path.name}", found, limit)
     if mistake is not None:
         raise ReportFailedError(f"deployment packs nothing: {mistake}")

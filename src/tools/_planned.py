@@ -62,6 +62,15 @@ def read_plan(schema: type[PlanType], path: Path) -> PlanType:
     return validate(schema, raw)
 
 
+def differences(then: Mapping[str, str], now: Mapping[str, str]) -> str:
+    """What settings have become since something was measured with them; empty where they are the same."""
+    return "; ".join(
+        f"{key}: {then.get(key, 'nothing')}, now {now.get(key, 'nothing')}"
+        for key in sorted(then.keys() | now.keys())
+        if then.get(key) != now.get(key)
+    )
+
+
 def run_planned(
     options: Options, run: Callable[[Options], tuple[str, Mapping[str, Any]]], page: Path, marker: str
 ) -> int:

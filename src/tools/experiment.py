@@ -6,7 +6,7 @@ An experiment is a YAML file: `seeds`, `metrics` (name in the table to name in `
 of every run, `shared` (steps that are run once a seed, such as the training of a common start), and `arms`, each a list
 of steps. A step is a `config` and its `overrides`; `{previous}` is the model of the step before, `{shared}` that of the
 last shared step and `{shared_1}` that of the first one. Every step is a run of `stm32ai_main.py` of its own; runs that
-are finished are not repeated.
+are finished are not repeated, and one that was made by another plan is refused.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
@@ -26,11 +26,11 @@ import yaml
 from pydantic import Field
 
 from common.artifacts import whole_file, write_json
-from common.config import OUTPUTS, ConfigError, Strict
+from common.config import OUTPUTS, ConfigError, Strict, plain_overrides
 from common.plotting import bars
 from common.run import progress
 from src.tools._markdown import markdown, spread
-from src.tools._planned import read_plan
+from src.tools._planned import differences, read_plan
 
 _PROJECT = Path(__file__).parents[2]
 _MADE = (
@@ -131,17 +131,18 @@ def run_step(
         threads: CPU threads of the run.
 
     Raises:
-        ConfigError: an override has the name of a model that is not there.
+        ConfigError: an override has the name of a model that is not there, or the folder holds another run.
         RuntimeError: the run failed; the message names its log.
     """
+    filled = [_with_models(text, models) for text in overrides]
     if target.is_dir():
+        _require_same(target, config, filled)
         return
     unfinished = target.with_name(f".{target.name}.unfinished")
     if unfinished.is_dir():
         # A run that was cut off is kept for a look, out of the way.
         count = len(list(target.parent.glob(f".{target.name}.broken*")))
         unfinished.rename(target.with_name(f".{target.name}.broken{count}"))
-    filled = [_with_models(text, models) for text in overrides]
     log = target.with_name(f"{target.name}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
     command = [
@@ -159,6 +160,31 @@ def run_step(
     if done.returncode:
         raise RuntimeError(f"a run failed with exit code {done.returncode}; its log is {log}")
     unfinished.rename(target)
+
+
+def _require_same(target: Path, config: str, overrides: Sequence[str]) -> None:
+    """Check that a finished run is the one that is planned.
+
+    Raises:
+        ConfigError: it had another configuration file or other overrides, its threads aside.
+    """
+    try:
+        job = yaml.safe_load((target / ".hydra/hydra.yaml").read_text(encoding="utf-8"))["hydra"]["job"]
+        recorded = yaml.safe_load((target / ".hydra/overrides.yaml").read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise ConfigError(f"{target}: expected a finished run: {error}. Remove the folder") from error
+    planned = _settings(config, plain_overrides(list(overrides)))
+    if changed := differences(_settings(job["config_name"], recorded), planned):
+        raise ConfigError(
+            f"{target} holds the run of another plan: {changed}. Remove the folder, and those of the steps that start "
+            "from it, to run them anew, or take the change back"
+        )
+
+
+def _settings(config: str, overrides: Iterable[str]) -> dict[str, str]:
+    """What a run is given, by key; the threads are no part of it."""
+    given = (text.lstrip("+").partition("=") for text in (f"--config-name={config}", *overrides))
+    return {key: value if sign else "given" for key, sign, value in given if key != "general.num_threads"}
 
 
 def _with_models(text: str, models: Mapping[str, Path]) -> str:

@@ -3,7 +3,8 @@
 Each is built with random weights at 64x32, rebuilt for quantization, calibrated, exported to ONNX, and run on ONNX
 Runtime and on Qualcomm's emulator of the NPU; `agw` on each of its backbones, as a graph for each modality. This
 proves the way from Keras to the chip and says nothing of people: for those, `make experiments-quantization`. The
-tables go into docs/README_QUANTIZATION.md. What is finished is not repeated: remove the folder to measure anew.
+tables go into docs/README_QUANTIZATION.md. What is finished is not repeated, and what was measured with other versions
+or settings is refused: remove the folder to measure anew.
 """
 
 import argparse
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from common.artifacts import write_json
+from common.artifacts import tool_versions, write_json
 from common.config import OUTPUTS, ConfigError, suggest
 from common.deployment.placement_table import placement_table
 from common.deployment.qnn_htp import compile_htp
@@ -26,7 +27,7 @@ from common.run import load_tensorflow, progress
 from common.runtime.open_model import open_model
 from src.registries import MODELS
 from src.tools._markdown import markdown
-from src.tools._planned import put_between_markers, verdict
+from src.tools._planned import differences, put_between_markers, verdict
 
 if TYPE_CHECKING:
     import keras
@@ -270,13 +271,24 @@ def placement(graphs: Iterable[Graph]) -> str:
 
 
 def measured(name: str, folder: Path) -> list[Graph]:
-    """What `parity` finds, from `folder` where it has been found."""
+    """What `parity` finds, from `folder` where it has been found.
+
+    Raises:
+        ConfigError: it was found with other versions or settings than those of now, or a step failed.
+    """
     kept = folder / f"{name.replace(' ', '_')}.json"
+    images = {"shape": str(_SHAPE), "calibration": str(_CALIBRATION), "compared": str(_COMPARED)}
+    now = {**images, **tool_versions()}
     if not kept.is_file():
         with tempfile.TemporaryDirectory() as scratch:
             graphs = parity(name, Path(scratch))
-        write_json(kept, {"graphs": [asdict(graph) for graph in graphs]})
-    return [Graph(**graph) for graph in json.loads(kept.read_text(encoding="utf-8"))["graphs"]]
+        write_json(kept, {"measured_with": now, "graphs": [asdict(graph) for graph in graphs]})
+    found = json.loads(kept.read_text(encoding="utf-8"))
+    if changed := differences(found.get("measured_with", {}), now):
+        raise ConfigError(
+            f"{kept} was measured with other versions or settings: {changed}. Remove it to measure anew"
+        )
+    return [Graph(**graph) for graph in found["graphs"]]
 
 
 def main(arguments: list[str]) -> int:

@@ -155,6 +155,7 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
         ({"model.input_shape": "(8, 8, 3)"}, "input_shape must be (height, width, channels) with at least 32 x 32 pixels"),
         ({"deployment.board": "QCS8551"}, "deployment.board: unknown value 'QCS8551', did you mean 'QCS8550'?"),
         ({"evaluation.emulated_identities": 9}, "emulated_identities is about the emulator, but target is host: set target"),
+        ({"benchmarking.vtmc_mb": 4}, "benchmarking.vtmc_mb: unknown key, did you mean 'vtcm_mb'?"),
         ({"benchmarking.vtcm_mb": 17}, "benchmarking.vtcm_mb: should be less than or equal to 16 (received 17)"),
         ({"benchmarking.graph_optimization": 4}, "graph_optimization: should be less than or equal to 3 (received 4)"),
         ({"deployment.performance_mode": "brust"}, "deployment.performance_mode: unknown value 'brust', did you mean 'burst'?"),

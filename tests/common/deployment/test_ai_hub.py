@@ -195,7 +195,7 @@ def test_the_clients_errors_come_without_the_token(package, credentials):
 def test_compile_uploads_the_graph_and_writes_the_result(hub, qdq_onnx, tmp_path):
     assert hub.compile(qdq_onnx, tmp_path / "m.dlc") == tmp_path / "m.dlc"
     assert (tmp_path / "m.dlc").read_bytes() == b"compiled"
-    options = "--target_runtime qnn_dlc --output_names embedding"
+    options = "--target_runtime qnn_dlc --output_names embedding --compute_unit npu"
     assert hub._client.calls == [("compile", str(qdq_onnx), DEVICE, options)]
     assert {path.name for path in tmp_path.iterdir()} == {"m.dlc", "client.ini"}
 
@@ -246,9 +246,8 @@ def test_a_profile_is_read_in_its_units(hub, tmp_path):
         ],
     }
     found = hub.profile(tmp_path / "m.dlc")
-    assert hub._client.calls == [
-        ("inference", str(tmp_path / "m.dlc"), DEVICE, None, "--max_profiler_iterations 100", True)
-    ]
+    options = "--max_profiler_iterations 100 --compute_unit npu"
+    assert hub._client.calls == [("inference", str(tmp_path / "m.dlc"), DEVICE, None, options, True)]
     assert found == DeviceProfile(
         DEVICE,
         Job.url,
@@ -288,8 +287,8 @@ def test_images_are_sent_one_by_one_in_the_graphs_layout(hub, qdq_onnx, images, 
     found = hub.embed(tmp_path / "m.dlc", qdq_onnx, images[:3])
     assert found.dtype == np.float32
     assert np.array_equal(found, expected)
-    _, _, _, inputs, _, profiled = hub._client.calls[0]
-    assert not profiled
+    _, _, _, inputs, options, profiled = hub._client.calls[0]
+    assert (options, profiled) == ("--compute_unit npu", False)
     assert list(inputs) == ["images"]
     for sent, image in zip(inputs["images"], images[:3], strict=True):
         assert sent.shape == (1, 3, 32, 16)

@@ -197,11 +197,12 @@ def test_the_way_of_a_model_through_the_service(hub, qdq_onnx, images, tmp_path,
     assert compiled.read_bytes() == b"compiled"
     assert qdq_onnx.read_bytes() in hub.files.values()
     job = hub.jobs["j0"].compile_job
-    assert job.options == "--target_runtime qnn_dlc --output_names embedding"
+    assert job.options == "--target_runtime qnn_dlc --output_names embedding --compute_unit npu"
     assert [device.name for device in job.devices.devices] == [DEVICE]
 
     profile = client.profile(compiled)
-    assert hub.jobs["j1"].inference_job.options == "--max_profiler_iterations 100"
+    options = "--max_profiler_iterations 100 --compute_unit npu"
+    assert hub.jobs["j1"].inference_job.options == options
     assert profile.inference_ms == (0.902, 1.0)
     assert profile.peak_memory_bytes == (1_000, 2_000)
     assert profile.layers == (LayerTime("conv", "Conv2d", "NPU", None, 345),)

@@ -241,12 +241,20 @@ def test_the_libraries_for_the_device_are_asked_for(root, adb):
         QairtSdk().require_device()
 
 
+def test_a_converter_that_does_not_start_is_quoted_before_the_run(root, adb):
+    program(root / "bin" / HOST / "qairt-converter", "import package_that_is_missing")
+    with pytest.raises(ConfigError, match="(?s)check-python-dependency.*No module named 'package_that_is"):
+        QairtSdk().require_device()
+
+
 # --------------------------------------------------------------------------------------------------------------
 # On the host
 
 
 def test_convert_states_shape_layout_and_target(root, qdq_onnx, tmp_path, calls, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", "/own")
+    monkeypatch.delenv("LD_LIBRARY_PATH", raising=False)
     encodings = tmp_path / "encodings.json"
     encodings.write_text("{}")
     target = tmp_path / "out" / "net.dlc"
@@ -261,7 +269,7 @@ def test_convert_states_shape_layout_and_target(root, qdq_onnx, tmp_path, calls,
     assert call["arguments"]["target_soc_model"] == "QCS8550"
     assert call["arguments"]["quantization_overrides"] == str(encodings)
     assert call["arguments"]["output_path"].endswith("/net.dlc")  # the graph is named after it
-    assert call["pythonpath"] == str(root / "lib" / "python")
+    assert call["pythonpath"] == f"{root / 'lib' / 'python'}:/own"
     assert call["libraries"] == str(root / "lib" / HOST)
 
 
@@ -336,6 +344,10 @@ def test_compile_configures_the_chip(root, tmp_path, calls):
     assert htp["graphs"] == [{"graph_names": ["int8"], "vtcm_mb": 4, "O": 1}]
     assert htp["devices"][0]["soc_id"] == 57
     assert htp["devices"][0]["cores"][0]["perf_profile"] == "balanced"
+    QairtSdk("QCM6490").compile(source, tmp_path / "net.bin")  # Hexagon v68 has another size
+    assert calls("qnn-context-binary-generator")["arguments"]["htp"]["graphs"] == [
+        {"graph_names": ["int8"], "O": 3}
+    ]
     with pytest.raises(ConfigError, match="ends with .bin"):
         QairtSdk().compile(source, tmp_path / "net.so")
 

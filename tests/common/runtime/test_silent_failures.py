@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from common.runtime import qnn_session
+
 pytestmark = pytest.mark.qnn
 ROOT = Path(__file__).parents[3]
 
@@ -91,6 +93,15 @@ def test_a_library_that_is_missing_is_an_error(answer, qdq_onnx, incomplete_pack
     assert "fallback" in answer(OURS, qdq_onnx, options, [incomplete_package])["error"]
 
 
-def test_an_option_that_is_misspelt_is_ignored_by_the_provider(answer, qdq_onnx):
-    """Which is why no caller of `compile_htp` gives names, and the schema bounds the values."""
-    assert answer(CARELESS, qdq_onnx, {"soc_model": "66", "vtmc_mb": "4"}) == {"embeddings": [1, 16]}
+def test_the_options_are_those_of_the_provider():
+    [library] = Path(importlib.util.find_spec("onnxruntime_qnn").origin).parent.glob("*providers_qnn.so")
+    content = library.read_bytes()
+    assert [name for name in qnn_session._OPTIONS if name.encode() not in content] == []
+
+
+def test_an_option_that_is_misspelt_is_refused(answer, qdq_onnx):
+    """The provider ignores it."""
+    options = {"soc_model": "66", "vtmc_mb": "4"}
+    assert answer(CARELESS, qdq_onnx, options) == {"embeddings": [1, 16]}
+    said = answer(OURS, qdq_onnx, options)["error"]
+    assert said == "onnxruntime-qnn: unknown option 'vtmc_mb', did you mean 'vtcm_mb'?"

@@ -36,6 +36,7 @@ from src.services._checklist import measured, reports_of, requirements, stated
 pytestmark = pytest.mark.qnn
 
 SHAPE, DIM = (64, 32, 3), 24
+THREADS = 2
 RUNNERS = Path(gate.__file__).parent / "runners"
 PREPROCESSING = {
     "input_shape": SHAPE, "scale": 1 / 127.5, "offset": -1.0, "interpolation": "bilinear", "aspect_ratio": "fit",
@@ -112,7 +113,8 @@ def compile_once(tmp_path_factory):
 
 
 def _config(path: Path, **changes) -> Config:
-    raw = {"operation_mode": "deployment", "model": {"model_path": str(path)}, **changes}
+    general = {"num_threads": THREADS}
+    raw = {"operation_mode": "deployment", "general": general, "model": {"model_path": str(path)}, **changes}
     return validate(Config, raw)
 
 
@@ -258,7 +260,8 @@ def test_a_model_without_tflite_has_none_in_its_package_and_it_is_said(quantized
 # A graph that computes something else
 
 
-def _wrong(context, images):
+def _wrong(context, images, threads):
+    assert threads == THREADS
     return np.tile(np.eye(DIM, dtype=np.float32)[0], (len(images), 1))
 
 
@@ -494,11 +497,31 @@ def test_a_float_a_free_and_a_compiled_graph_are_refused(quantized, package, tmp
     graph = onnx.load(quantized / "quantized_model.onnx")
     graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "N"
     onnx.save(graph, tmp_path / "free.onnx")
-    with pytest.raises(ConfigError, match=r"the batch of .*free.onnx is free: export it with batch 1"):
+    with pytest.raises(
+        ConfigError, match=r"free.onnx: expected batch 1, found a free one. Export it with batch 1"
+    ):
         _checked(_config(tmp_path / "free.onnx"), tmp_path)
     context = package / "quantized_model_qcs8550.onnx"
     with pytest.raises(ConfigError, match=r"is compiled already: give the .onnx that it was made from"):
         _checked(_config(context), tmp_path)
+
+
+def test_a_batch_and_a_compiled_graph_are_refused_before_they_are_benchmarked(quantized, package, tmp_path):
+    def check(path):
+        config = _config(path, operation_mode="benchmarking", dataset=dataset)
+        benchmarking.preflight(config, Data(), _starting_model(config))
+
+    dataset = dict.fromkeys(("test_query_path", "test_gallery_path"), str(quantized))
+    graph = onnx.load(quantized / "quantized_model.onnx")
+    for value in (*graph.graph.input, *graph.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 8
+    onnx.save(graph, tmp_path / "eight.onnx")
+    with pytest.raises(ConfigError, match=r"eight.onnx: expected batch 1, found 8. Export it with batch 1"):
+        check(tmp_path / "eight.onnx")
+    with pytest.raises(ConfigError, match=r"qcs8550.onnx is compiled already: give the .onnx that it was"):
+        check(package / "quantized_model_qcs8550.onnx")
+    with pytest.raises(ConfigError, match="compares on test images"):
+        check(quantized / "quantized_model.onnx")
 
 
 def test_a_model_whose_preprocessing_nobody_knows_is_refused(quantized, tmp_path):

@@ -1,5 +1,6 @@
 """A real device behind benchmarking: which way is taken, what is reported; the devices themselves are stand-ins."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import keras
@@ -12,6 +13,7 @@ from common.deployment.device_profile import DeviceProfile, LayerTime
 from src.data.preprocessing import Preprocessing
 from src.schema import Benchmarking, Config
 from src.services import _device, benchmarking
+from src.services._parity import UNKNOWN_LIMIT
 from src.services._target import Part
 
 PROFILE = DeviceProfile(
@@ -126,6 +128,50 @@ def test_numbers_are_named_after_the_device(tmp_path):
     assert lines[:2] == ["name,type,unit,microseconds,cycles", "conv,Conv2d,NPU,12.5,"]
 
 
+@pytest.mark.parametrize("unit", ["CPU", "NPU"])
+def test_a_layer_beside_the_npu_fails_the_run_once_everything_is_kept(tmp_path, monkeypatch, unit):
+    profile = replace(PROFILE, layers=(*PROFILE.layers, LayerTime("erf", "Erf", unit, 9.0)))
+    monkeypatch.setattr(benchmarking, "run_on_device", lambda *_: (EMBEDDINGS, profile))
+    found, images = benchmarking._Findings(), np.zeros((2, 4, 4, 3))
+
+    def compare(name, embeddings):
+        return np.ones(2)
+
+    benchmarking._on_device(
+        section(device="ai_hub"), tmp_path / "net.onnx", images, "int8", tmp_path, compare, found
+    )
+    report = found.report()
+    assert report.metrics["device/latency_ms"] == 1.0 and report.files == (tmp_path / "device_layers.csv",)
+    if unit == "NPU":
+        assert report.failure is None
+    else:
+        assert "expected every operator on the NPU, found 2 on NPU, 1 on CPU" in report.failure
+        assert f"{tmp_path / 'device_layers.csv'} names them" in report.failure
+
+
+@pytest.mark.parametrize(
+    ("device", "precision", "limits"),
+    [
+        ("ai_hub", "float32", ()),
+        ("qairt_sdk", "int8", ()),
+        ("qairt_sdk", "float32", (UNKNOWN_LIMIT,)),
+    ],
+)
+def test_only_what_the_sdk_quantizes_itself_is_held_to_the_loose_limit(
+    tmp_path, monkeypatch, device, precision, limits
+):
+    monkeypatch.setattr(benchmarking, "run_on_device", lambda *_: (EMBEDDINGS, PROFILE))
+    asked = []
+
+    def compare(name, embeddings, *limit):
+        asked.append(limit)
+        return np.ones(2)
+
+    found, images = benchmarking._Findings(), np.zeros((2, 4, 4, 3))
+    benchmarking._on_device(section(device=device), tmp_path, images, precision, tmp_path, compare, found)
+    assert asked == [limits]
+
+
 def _run_with(device, mode="chain_bd", model="m.onnx", **sections):
     return {
         "operation_mode": mode, "model": {"model_path": model}, "benchmarking": {"device": device, **sections},
@@ -133,14 +179,23 @@ def _run_with(device, mode="chain_bd", model="m.onnx", **sections):
     }  # fmt: skip
 
 
+PACKED = {"deployment": {"board": "SM8650"}}
+EMULATED = {"evaluation": {"target": "qnn_htp_emulator"}}
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
         (
-            _run_with("qairt_sdk") | {"deployment": {"board": "SM8650"}},
-            "benchmarking.board, which is measured, is 'QCS8550'",
+            _run_with("none") | PACKED,
+            "benchmarking.board, which is emulated and measured, is QCS8550: the card",
         ),
-        (_run_with("ai_hub") | {"deployment": {"board": "SM8650"}}, r"is 'QCS8550 \(Proxy\)': the checklist"),
+        (_run_with("qairt_sdk") | PACKED, "deployment.board is SM8650, but benchmarking.board"),
+        (
+            _run_with("none", "chain_ed") | PACKED | EMULATED,
+            "deployment.board is SM8650, but benchmarking.board",
+        ),
+        (_run_with("ai_hub", board="SM8650") | PACKED, r"is 'QCS8550 \(Proxy\)': the checklist"),
         (_run_with("ai_hub", ai_hub_device="Samsung Galaxy S24"), "measure in a run of its own"),
         (_run_with("ai_hub", "benchmarking", "m.tflite"), "but the model is a .tflite"),
     ],
@@ -151,7 +206,15 @@ def test_the_device_is_the_chip_of_the_package_and_runs_the_model(raw, message):
 
 
 @pytest.mark.parametrize(
-    "raw", [_run_with("ai_hub"), _run_with("ai_hub", "benchmarking", ai_hub_device="Galaxy S24")]
+    "raw",
+    [
+        _run_with("ai_hub"),
+        _run_with("ai_hub", "benchmarking", ai_hub_device="Galaxy S24"),
+        _run_with("none", board="SM8650") | PACKED,
+        _run_with("none", "chain_ed") | PACKED,
+        _run_with("ai_hub", "chain_ed", ai_hub_device="Galaxy S24") | EMULATED,
+        _run_with("none", "deployment") | PACKED,
+    ],
 )
 def test_a_device_of_that_chip_or_without_a_package_is_taken(raw):
     validate(Config, raw)

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.config import ConfigError
+from common.config import ConfigError, plain_overrides
 from src.tools import experiment
 from src.tools._planned import read_plan
 from src.tools.experiment import Experiment, main, run_experiment, table
@@ -158,14 +158,67 @@ def test_a_model_that_is_not_there_is_refused(tmp_path):
         )
 
 
-def test_a_run_has_its_name_only_once_it_has_finished(tmp_path, monkeypatch):
-    codes = iter([1, 1, 0])
+def _stand_in(monkeypatch, *codes):
+    """A program that ends with these codes and leaves what Hydra records of a run."""
+    left = iter(codes)
 
     def run(command, **_):
-        Path(command[-1].removeprefix("hydra.run.dir=")).mkdir()
-        return SimpleNamespace(returncode=next(codes))
+        _, _, _, config, *overrides, folder = command
+        records = Path(folder.removeprefix("hydra.run.dir=")) / ".hydra"
+        records.mkdir(parents=True)
+        (records / "hydra.yaml").write_text(json.dumps({"hydra": {"job": {"config_name": config}}}))
+        (records / "overrides.yaml").write_text(json.dumps(plain_overrides(overrides)))
+        return SimpleNamespace(returncode=next(left))
 
     monkeypatch.setattr(experiment.subprocess, "run", run)
+
+
+PLANNED = ["training.epochs=3", "~training.callbacks", "model.model_path={previous}", "general.num_threads=2"]
+
+
+@pytest.mark.parametrize(
+    ("config", "overrides", "model", "said"),
+    [
+        ("a.yaml", [*PLANNED[:3], "++general.num_threads=1"], "before.keras", None),
+        (
+            "a.yaml",
+            ["training.epochs=4", *PLANNED[1:]],
+            "before.keras",
+            "training.epochs: 3, now 4. Remove",
+        ),
+        (
+            "a.yaml",
+            PLANNED[:1] + PLANNED[2:],
+            "before.keras",
+            "~training.callbacks: given, now nothing. Remove",
+        ),
+        ("a.yaml", [*PLANNED, "training.seed=1"], "before.keras", "training.seed: nothing, now 1. Remove"),
+        ("a.yaml", PLANNED, "other.keras", r"model.model_path: .*before.keras, now .*other.keras. Remove"),
+        ("b.yaml", PLANNED, "before.keras", "--config-name: a.yaml, now b.yaml. Remove"),
+    ],
+)
+def test_a_finished_run_of_another_plan_is_refused(tmp_path, monkeypatch, config, overrides, model, said):
+    _stand_in(monkeypatch, 0)
+    target = tmp_path / "step_1"
+    experiment.run_step("a.yaml", PLANNED, target, {"previous": tmp_path / "before.keras"}, 2)
+    again = (config, overrides, target, {"previous": tmp_path / model}, 1)
+    if said is None:
+        experiment.run_step(*again)
+    else:
+        with pytest.raises(ConfigError, match=f"step_1 holds the run of another plan: {said} the folder"):
+            experiment.run_step(*again)
+
+
+def test_a_folder_that_no_run_made_is_refused(tmp_path):
+    (tmp_path / "step_1").mkdir()
+    with pytest.raises(
+        ConfigError, match="step_1: expected a finished run: .*No such file.*Remove the folder"
+    ):
+        experiment.run_step("a.yaml", [], tmp_path / "step_1", {}, 1)
+
+
+def test_a_run_has_its_name_only_once_it_has_finished(tmp_path, monkeypatch):
+    _stand_in(monkeypatch, 1, 1, 0)
     target = tmp_path / "step_1"
     for _ in range(2):
         with pytest.raises(RuntimeError, match="a run failed with exit code 1; its log is .*step_1.log"):

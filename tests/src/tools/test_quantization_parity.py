@@ -1,9 +1,11 @@
 """Export parity: networks of both kinds all the way, what the page gets, and what is said of a failure."""
 
 import dataclasses
+import json
 
 import pytest
 
+from common.artifacts import tool_versions
 from src.models._places import PLACES
 from src.registries import MODELS
 from src.tools import quantization_parity as tool
@@ -84,6 +86,23 @@ def test_what_is_finished_is_not_repeated_and_a_failure_leaves_the_page(page, tm
     printed = capsys.readouterr()
     assert "| `custom_model` | " in printed.out and "error: agw custom_model: no twin" in printed.err
     assert page.read_text() == before
+
+
+def test_what_other_versions_measured_is_refused(page, tmp_path, monkeypatch, capsys):
+    assert run(tmp_path) == 0
+    before = page.read_text()
+    monkeypatch.setattr(tool, "tool_versions", lambda: {**tool_versions(), "onnx": "0.0.1"})
+    assert run(tmp_path) == 1
+    said = capsys.readouterr().err
+    assert f"settings: onnx: {tool_versions()['onnx']}, now 0.0.1. Remove it" in said
+    assert page.read_text() == before
+    kept = tmp_path / "results/custom_model.json"
+    kept.write_text(json.dumps({"graphs": json.loads(kept.read_text())["graphs"]}))
+    assert run(tmp_path, "custom_model") == 1
+    assert (
+        "custom_model.json was measured with other versions or settings: calibration: nothing"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize(
