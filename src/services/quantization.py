@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import onnx
 
-from common.artifacts import Model, Report, Table, tool_versions, whole_file, write_json
+from common.artifacts import Model, Report, Table, tool_versions, whole_file
 from common.config import ConfigError
+from common.deployment.encodings_files import encodings_files
 from common.quantization.bridge import to_tf_keras
-from common.quantization.encodings import encodings
 from common.quantization.equalize import equalize_channels
 from common.quantization.qat import check_float_layers, check_kernels
 from common.run import Run
@@ -135,7 +134,9 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     by_batch = _models_of(model, written)
     quantized = [part for first in by_batch for part in first.by_input.values()]
     files = [file for part in quantized for file in _files(part)]
-    files += [file for path, export in written for file in _encodings(section, path, export)]
+    for path, export in written:
+        if export.role == "onnx" and export.is_first:
+            files += encodings_files(path, path.parent, section.encodings, f"{path.stem}_")
     for path, _ in written:
         _LOGGER.info("%s: %.2f MB (float: %.2f MB)", path, _megabytes(path), _megabytes(model.path))
     beside = _ptq_beside(section, branches, folder)
@@ -203,15 +204,6 @@ def _model_of(source: Model, files: Sequence[tuple[Path, Export]]) -> Model:
         return quantized
     own = branch.preprocessing
     return replace(quantized, input_name=branch.name, input_shape=own.input_shape, preprocessing=asdict(own))
-
-
-def _encodings(section: Quantization, path: Path, export: Export) -> Iterator[Path]:
-    """The encodings that are written beside an ONNX file."""
-    if export.role == "onnx" and export.is_first:
-        graph = onnx.ModelProto.FromString(export.content)
-        for version in section.encodings:
-            file = path.with_name(f"{path.stem}_encodings_{version}.json")
-            yield write_json(file, encodings(graph, version))
 
 
 @dataclass(frozen=True)
