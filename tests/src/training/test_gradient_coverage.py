@@ -90,9 +90,6 @@ def network_for(name, arguments, training):
         centers=any(term.takes("centers") for term in terms),
         log_variances=len(terms) if training.loss_weighting == "uncertainty" else 0,
     )
-    for layer in network.layers:
-        if layer.name.endswith("non_local_w_bn"):
-            layer.gamma.assign(keras.ops.ones_like(layer.gamma))  # a new block is the identity
     return with_fused_batch_norm(network)
 
 
@@ -143,6 +140,11 @@ def test_adaptation_trains_the_whole_network(name, monkeypatch):
     training = validate(Training, {**section, "epochs": 1, "bnneck": True})
     arguments = {"backbone": "plain_cnn"} if name == "agw" else {}
     network = embedding_model(network_for(name, arguments, training))
+    for layer in network._flatten_layers():
+        if layer.name.endswith("non_local_w_bn"):
+            layer.gamma.assign(
+                keras.ops.ones_like(layer.gamma)
+            )  # 0 at first, when one step reaches nothing before it
     learner = learner_of(
         network, Preprocessing(SHAPE), validate(Adaptation, section), ("visible", "thermal"), compiled=False
     )
