@@ -1,7 +1,9 @@
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from sklearn.metrics import adjusted_rand_score
+from sklearn.metrics.cluster import contingency_matrix
 
 
 @dataclass(frozen=True)
@@ -17,9 +19,13 @@ class ClusterStatistics:
         largest: Of the largest one.
         agreement: Adjusted Rand index with the round before, over the images that are clustered in both; 1 is the same,
             0 is chance. None in the first round, and where there are no such images.
+        identities: Number of identities among all images, to compare with `clusters`; None where they are not known.
         purity: Share of the clustered images that are of the most frequent identity of their cluster. None where
             identities are not known or nothing is clustered. More clusters than people are pure, too.
-        identities: Number of identities among the clustered images, to compare with `clusters`; None as `purity`.
+        adjusted_rand: Adjusted Rand index of clusters and identities over the clustered images, which clusters that are
+            parts of a person lower; None as `purity`.
+        joined: Share of the people seen at several places who have a cluster that holds images of theirs from several.
+            None where places are not known or nobody is seen at two.
     """
 
     images: int
@@ -29,12 +35,17 @@ class ClusterStatistics:
     median: float
     largest: int
     agreement: float | None
-    purity: float | None
-    identities: int | None
+    identities: int | None = None
+    purity: float | None = None
+    adjusted_rand: float | None = None
+    joined: float | None = None
 
 
 def cluster_statistics(
-    labels: np.ndarray, previous: np.ndarray | None = None, identities: np.ndarray | None = None
+    labels: np.ndarray,
+    previous: np.ndarray | None = None,
+    identities: np.ndarray | None = None,
+    places: np.ndarray | None = None,
 ) -> ClusterStatistics:
     """Describe a round of clustering.
 
@@ -42,12 +53,13 @@ def cluster_statistics(
         labels: Cluster of each image (N,), -1 is noise.
         previous: Those of the round before, of the same images.
         identities: Who is seen (N,), for analysis only.
+        places: Where (N,), such as cameras; counts with identities.
 
     Raises:
         ValueError: there are no images, or arrays of different lengths.
     """
     labels = np.asarray(labels)
-    for name, other in (("previous", previous), ("identities", identities)):
+    for name, other in (("previous", previous), ("identities", identities), ("places", places)):
         if other is not None and len(other) != len(labels):
             raise ValueError(f"labels are of {len(labels)} images, {name} of {len(other)}")
     if not len(labels):
@@ -62,7 +74,7 @@ def cluster_statistics(
         median=float(np.median(sizes)) if len(sizes) else 0.0,
         largest=int(sizes.max(initial=0)),
         agreement=None if previous is None else _agreement(labels, np.asarray(previous)),
-        **_purity(labels, identities),
+        **({} if identities is None else _against_truth(labels, np.asarray(identities), places)),
     )
 
 
@@ -71,13 +83,30 @@ def _agreement(labels: np.ndarray, previous: np.ndarray) -> float | None:
     return float(adjusted_rand_score(previous[both], labels[both])) if both.any() else None
 
 
-def _purity(labels: np.ndarray, identities: np.ndarray | None) -> dict:
+def _against_truth(labels: np.ndarray, identities: np.ndarray, places: np.ndarray | None) -> dict[str, Any]:
+    names, who = np.unique(identities, return_inverse=True)
+    found: dict[str, Any] = {"identities": len(names)}
+    if places is not None:
+        found["joined"] = _joined(labels, who, np.unique(places, return_inverse=True)[1])
     clustered = labels >= 0
-    if identities is None or not clustered.any():
-        return {"purity": None, "identities": None}
-    _, who = np.unique(np.asarray(identities)[clustered], return_inverse=True)
-    _, pairs = np.unique(np.stack([labels[clustered], who]), axis=1, return_inverse=True)
-    cells, first, counts = np.unique(pairs, return_index=True, return_counts=True)
-    most = np.zeros(labels.max() + 1, int)
-    np.maximum.at(most, labels[clustered][first], counts)
-    return {"purity": float(most.sum() / clustered.sum()), "identities": int(who.max() + 1)}
+    if clustered.any():
+        table = contingency_matrix(labels[clustered], who[clustered], sparse=True)
+        found["purity"] = float(table.max(axis=1).sum() / clustered.sum())
+        found["adjusted_rand"] = float(adjusted_rand_score(who[clustered], labels[clustered]))
+    return found
+
+
+def _joined(labels: np.ndarray, who: np.ndarray, places: np.ndarray) -> float | None:
+    at_several = _at_several(who, places)
+    if not len(at_several):
+        return None
+    clustered, clusters = labels >= 0, labels.max() + 1
+    parts = (who * clusters + labels)[clustered]  # of each person in each cluster
+    return len(np.unique(_at_several(parts, places[clustered]) // max(1, clusters))) / len(at_several)
+
+
+def _at_several(keys: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """The keys that several places have."""
+    pairs = np.unique(np.stack([keys, places], axis=1), axis=0)
+    found, counts = np.unique(pairs[:, 0], return_counts=True)
+    return found[counts > 1]

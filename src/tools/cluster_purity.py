@@ -1,10 +1,11 @@
-"""How pure the clusters of an adaptation were in each round, by labels that it never saw.
+"""What the clusters of an adaptation were worth in each round, by labels that it never saw.
 
     python -m src.tools.cluster_purity experiments_outputs/my_adaptation/adaptation labels.csv
 
 `labels.csv` has the columns `file` and `label`, which says who is seen; images that it does not name are not counted.
-A table is printed, and `purity.png` is drawn beside the other pictures of the adaptation. `--mlflow` gives the numbers
-to a history of runs, too.
+A table is printed, and `purity.png` is drawn beside the other pictures of the adaptation. Clusters that are a part of a
+person each are pure: the adjusted Rand index tells, and `joined`, the share of the people seen by several cameras whom
+a cluster joins. `--mlflow` gives the numbers to a history of runs, too.
 """
 
 import argparse
@@ -22,9 +23,14 @@ from common.plotting import line_curves
 from src.adaptation.statistics import ClusterStatistics, cluster_statistics
 from src.tools._markdown import markdown
 
-_COLUMNS = ("images", "clusters", "identities", "noise", "purity")
-_SHARES = ("noise", "purity")
-TITLE = "Purity of the clusters by round"
+_COLUMNS = ("images", "clusters", "identities", "noise", "purity", "adjusted_rand", "joined")
+_SHARES = ("noise", "purity", "joined")
+_DRAWN = {
+    "purity": "purity",
+    "adjusted_rand": "adjusted Rand index",
+    "joined": "people joined across cameras",
+}
+TITLE = "Clusters and people by round"
 
 Described = dict[str, ClusterStatistics]
 """Modality to what its pseudo labels are worth."""
@@ -40,7 +46,8 @@ def described(path: Path, people: Mapping[Path, str]) -> Described:
     Raises:
         ConfigError: the file cannot be read, or no image in it is among the people's.
     """
-    rows = [row for row in _rows(path, "file", "modality", "label") if Path(row["file"]).resolve() in people]
+    columns = ("file", "modality", "camera", "label")
+    rows = [row for row in _rows(path, *columns) if Path(row["file"]).resolve() in people]
     if not rows:
         raise ConfigError(f"{path}: none of its images has a label that says who is seen")
     found = {}
@@ -52,7 +59,8 @@ def described(path: Path, people: Mapping[Path, str]) -> Described:
         }
         labels = np.array([names.get(row["label"], -1) for row in own])
         who = np.array([people[Path(row["file"]).resolve()] for row in own])
-        found[modality] = cluster_statistics(labels, identities=who)
+        cameras = np.array([row["camera"] for row in own])
+        found[modality] = cluster_statistics(labels, identities=who, places=cameras)
     return found
 
 
@@ -75,15 +83,16 @@ def by_round(folder: Path, people: Mapping[Path, str]) -> dict[int, Described]:
 
 
 def draw_purity(path: Path, rounds: Mapping[int, Described]) -> Path:
-    """Draw the share of images that are of the most frequent person of their cluster, by round."""
+    """Draw how pure the clusters are and how far they are the people, by round."""
     curves: dict[str, tuple[list[int], list[float]]] = {}
     for number, found in rounds.items():
         for modality, statistics in found.items():
-            if statistics.purity is not None:
-                x, y = curves.setdefault(modality, ([], []))
-                x.append(number)
-                y.append(statistics.purity)
-    return line_curves(path, curves, "round", "purity", TITLE)
+            for name, told in _DRAWN.items():
+                if (value := getattr(statistics, name)) is not None:
+                    x, y = curves.setdefault(f"{modality}, {told}", ([], []))
+                    x.append(number)
+                    y.append(value)
+    return line_curves(path, curves, "round", "", TITLE)
 
 
 def table(rounds: Mapping[int, Described]) -> list[str]:
@@ -100,7 +109,9 @@ def table(rounds: Mapping[int, Described]) -> list[str]:
 def _cell(name: str, value: float | None) -> str:
     if value is None:
         return "-"
-    return f"{100 * value:.1f}" if name in _SHARES else str(value)
+    if name in _SHARES:
+        return f"{100 * value:.1f}"
+    return f"{value:.2f}" if name == "adjusted_rand" else str(value)
 
 
 def people_of(path: Path) -> dict[Path, str]:

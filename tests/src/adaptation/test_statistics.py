@@ -3,6 +3,7 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from sklearn.metrics import adjusted_rand_score
 
 from src.adaptation.guards import NothingToLearnError, check_clusters, check_features, check_images
 from src.adaptation.statistics import cluster_statistics
@@ -11,7 +12,8 @@ from src.adaptation.statistics import cluster_statistics
 def test_what_a_round_found():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, -1, -1])
     identities = np.array(["a", "a", "a", "b", "b", "b", "c", "d", "e", "a"])
-    found = cluster_statistics(labels, previous=np.where(labels == 2, 7, labels), identities=identities)
+    places = np.array([1, 1, 2, 1, 1, 2, 1, 1, 1, 2])
+    found = cluster_statistics(labels, np.where(labels == 2, 7, labels), identities, places)
     assert asdict(found) == {
         "images": 10,
         "clusters": 3,
@@ -20,16 +22,36 @@ def test_what_a_round_found():
         "median": 2.0,
         "largest": 4,
         "agreement": 1.0,
+        "identities": 5,
         "purity": pytest.approx(6 / 8),
-        "identities": 4,
+        "adjusted_rand": pytest.approx(adjusted_rand_score(identities[:8], labels[:8])),
+        "joined": 1.0,  # a and b are at both places, and a cluster has both
     }
+
+
+def test_over_split_people_are_pure_and_neither_alike_the_truth_nor_joined():
+    people, places = np.repeat(np.arange(20), 6), np.tile([0, 0, 0, 1, 1, 1], 20)
+    split = cluster_statistics(2 * people + places, None, people, places)
+    assert (split.purity, split.joined, split.clusters, split.identities) == (1.0, 0.0, 40, 20)
+    assert split.adjusted_rand < 0.6
+    half = cluster_statistics(np.where(people < 10, 2 * people, 2 * people + places), None, people, places)
+    assert half.joined == 0.5 and split.adjusted_rand < half.adjusted_rand < 1
+    right = cluster_statistics(people, None, people, places)
+    assert right.joined == right.adjusted_rand == 1.0
+    noise = cluster_statistics(np.full(120, -1), None, people, places)
+    assert (noise.joined, noise.purity, noise.adjusted_rand, noise.identities) == (0.0, None, None, 20)
+    assert cluster_statistics(people, None, people, np.zeros(120)).joined is None, "one place"
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_purity_and_agreement_agree_with_their_definitions(seed):
     random = np.random.default_rng(seed)
     labels, previous, who = (random.integers(-1, 5, 60) for _ in range(3))
-    found = cluster_statistics(labels, previous, who)
+    places = random.integers(0, 2, 60)
+    found = cluster_statistics(labels, previous, who, places)
+    seen = [p for p in np.unique(who) if len(set(places[who == p])) > 1]
+    joined = [any(len(set(places[(who == p) & (labels == c)])) > 1 for c in range(5)) for p in seen]
+    assert found.joined == pytest.approx(np.mean(joined))
     most = [Counter(who[labels == c].tolist()).most_common(1)[0][1] for c in range(5)]
     assert found.purity == pytest.approx(sum(most) / np.count_nonzero(labels >= 0))
     both = np.flatnonzero((labels >= 0) & (previous >= 0))
@@ -43,9 +65,9 @@ def test_purity_and_agreement_agree_with_their_definitions(seed):
 def test_what_is_not_known_is_absent():
     found = cluster_statistics(np.array([-1, -1]), previous=np.array([0, 1]), identities=np.array([3, 3]))
     assert (found.clusters, found.noise, found.smallest, found.largest) == (0, 1.0, 0, 0)
-    assert found.agreement is None and found.purity is None and found.identities is None
+    assert found.agreement is None and found.purity is None and found.identities == 1
     first = cluster_statistics(np.array([0, 0]))
-    assert first.agreement is None and first.purity is None
+    assert first.agreement is None and first.purity is None and first.identities is None
 
 
 def test_arrays_are_of_the_same_images():
@@ -53,6 +75,8 @@ def test_arrays_are_of_the_same_images():
         cluster_statistics(np.zeros(2, int), previous=np.zeros(3, int))
     with pytest.raises(ValueError, match="labels are of 2 images, identities of 1"):
         cluster_statistics(np.zeros(2, int), identities=np.zeros(1, int))
+    with pytest.raises(ValueError, match="labels are of 2 images, places of 1"):
+        cluster_statistics(np.zeros(2, int), identities=np.zeros(2, int), places=np.zeros(1, int))
     with pytest.raises(ValueError, match="no images"):
         cluster_statistics(np.zeros(0, int))
 

@@ -7,6 +7,7 @@ import pytest
 from src.tools import cluster_purity as tool
 
 PEOPLE = ["ann", "ann", "ann", "bob", "bob", "eve"]
+CAMERAS = [1, 1, 2, 1, 2, 1]
 ROUNDS = {1: ["0", "0", "0", "0", "1", ""], 2: ["0", "0", "0", "1", "1", "2"], 10: [""] * 6}
 
 
@@ -18,12 +19,11 @@ def folder(tmp_path):
     for number, labels in ROUNDS.items():
         with (written / f"round_{number}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(("file", "modality", "label"))
+            writer.writerow(("file", "modality", "camera", "label"))
             for modality in ("visible", "thermal"):
                 for place, label in enumerate(labels):
-                    writer.writerow(
-                        (tmp_path / f"{modality}{place}.jpg", modality, label and f"{modality}-{label}")
-                    )
+                    image = tmp_path / f"{modality}{place}.jpg"
+                    writer.writerow((image, modality, CAMERAS[place], label and f"{modality}-{label}"))
     return written.parent
 
 
@@ -43,11 +43,14 @@ def labels(tmp_path):
 def test_purity_of_each_round_is_printed_and_drawn(folder, labels, capsys):
     assert tool.main([str(folder), str(labels)]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| round | modality | images | clusters | identities | noise, % | purity, % |"
-    assert lines[2] == "| 1 | visible | 6 | 2 | 2 | 16.7 | 80.0 |"
-    assert lines[3] == "| 1 | thermal | 5 | 2 | 2 | 0.0 | 80.0 |", "who has no label is not counted"
-    assert lines[4] == "| 2 | visible | 6 | 3 | 3 | 0.0 | 100.0 |"
-    assert lines[6] == "| 10 | visible | 6 | 0 | - | 100.0 | - |"
+    columns = ["round", "modality", "images", "clusters", "identities", "noise, %", "purity, %"]
+    assert lines[0] == f"| {' | '.join([*columns, 'adjusted_rand', 'joined, %'])} |"
+    assert lines[2] == "| 1 | visible | 6 | 2 | 3 | 16.7 | 80.0 | 0.23 | 50.0 |", "ann is joined, bob is not"
+    assert lines[3] == "| 1 | thermal | 5 | 2 | 2 | 0.0 | 80.0 | 0.23 | 50.0 |", (
+        "who has no label is not counted"
+    )
+    assert lines[4] == "| 2 | visible | 6 | 3 | 3 | 0.0 | 100.0 | 1.00 | 100.0 |"
+    assert lines[6] == "| 10 | visible | 6 | 0 | 3 | 100.0 | - | - | 0.0 |"
     assert (folder / "purity.png").is_file()
 
 
