@@ -815,6 +815,8 @@ class Adaptation(Strict):
     """Nearest points over which the neighbourhood of a point is averaged."""
     clustering: Clustering | None = Component(name="dbscan")
     """How clusters are found, with its arguments; `null` takes each track, or image without one, for a cluster."""
+    center_cameras: bool = True
+    """Cluster and match without what all images of a camera share; where cameras are unknown, of a modality."""
     constraints: bool = True
     """Images of a track and of synchronised cameras are one person, people in one frame are several."""
     cross_modal_weight: Annotated[Number, Field(ge=0)] = 0.25

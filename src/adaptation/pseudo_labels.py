@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.sparse
 
+from src.adaptation.centred import centred
 from src.adaptation.constraints import pairs_among, pool, separate
 from src.adaptation.guards import NothingToLearnError, check_clusters, check_features, check_points
 from src.adaptation.jaccard import jaccard_distance
@@ -36,7 +37,7 @@ class _Side:
 
     Attributes:
         present: Groups that are there, ascending (G,).
-        means: Their features (G, D).
+        means: Their features, as they are clustered and matched (G, D).
         groups: Group of each image (n,).
     """
 
@@ -64,6 +65,7 @@ def found_labels(
     k1: int = 30,
     k2: int = 6,
     least: int = 4,
+    cameras: np.ndarray | None = None,
 ) -> PseudoLabels:
     """Cluster the images of each modality, and match the clusters of two.
 
@@ -82,6 +84,8 @@ def found_labels(
         k1: See `jaccard_distance`; as many points must be there in each modality.
         k2: Likewise.
         least: Points of a cluster that is left when another is divided for `apart`.
+        cameras: Number of the camera of each image (N,), of which `centred` takes out what its images share; features
+            stay as they are without.
 
     Raises:
         NothingToLearnError: a modality has too few points, features that tell nothing apart, or no two clusters.
@@ -90,7 +94,10 @@ def found_labels(
     for name in np.unique(modalities).tolist():
         own = modalities == name
         check_features(features[own], f"{name} images")
-        sides[name] = _Side(*pool(features[own], groups[own]), groups[own])
+        looks = features[own]
+        if cameras is not None:
+            looks = centred(looks, cameras[own], groups[own], prior=k1)
+        sides[name] = _Side(*pool(looks, groups[own]), groups[own])
         if cluster is not None:
             check_points(len(sides[name].present), k1, name)
     labels = {name: np.arange(len(side.present)) for name, side in sides.items()}

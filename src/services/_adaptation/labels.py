@@ -38,6 +38,7 @@ def labels_of(section: Adaptation, target: Target, features: np.ndarray) -> Pseu
         section.k1,
         section.k2,
         least_points(section.clustering),
+        target.cameras if section.center_cameras else None,
     )
 
 

@@ -75,7 +75,7 @@ def test_shared_people_are_the_jaccard_index_of_groups():
 def test_known_people_outweigh_looks():
     same = np.eye(2)
     cost = matching_cost(same, same, shared=np.array([[0.0, 1.0], [1.0, 0.0]]))
-    np.testing.assert_allclose(cost, [[0, 0], [0, 0]])
+    np.testing.assert_allclose(cost, [[0, -1], [-1, 0]])
     assert matching_cost(same, -same).max() == 2
     turned = matching_cost(same, same + 0.1, shared=np.array([[0.0, 1.0], [1.0, 0.0]]))
     assert match_clusters(turned)[0].tolist() == [1, 0]

@@ -8,22 +8,28 @@ import pytest
 from src.adaptation.clustering import agglomerative, dbscan
 from src.adaptation.guards import NothingToLearnError
 from src.adaptation.pseudo_labels import found_labels, given_labels
+from src.adaptation.statistics import cluster_statistics
 
 PEOPLE, WALKS, FRAMES = 10, 6, 3
 CLUSTER = partial(dbscan, min_samples=2)
 NOBODY = np.empty((0, 2), int)
 
 
+def _places_of(walks):
+    return walks % WALKS // (WALKS // 2)
+
+
 @pytest.fixture
 def images():
-    """Features, modality, person and walk of images; sensors side by side see the same walks."""
+    """Features, modality, person and walk of images; sensors side by side see the same walks, at one of two places."""
     random = np.random.default_rng(0)
     looks, shift = random.normal(size=(2, PEOPLE, 24)), 2 * random.normal(size=24)
+    ground = 1.5 * random.normal(size=(2, 2, 24))
     rows = []
     for number, modality in enumerate(("visible", "thermal")):
         for person in range(PEOPLE):
             for walk in range(WALKS):
-                pose = 0.5 * random.normal(size=24)
+                pose = 0.5 * random.normal(size=24) + ground[number, _places_of(walk)]
                 for _ in range(FRAMES):
                     feature = looks[number, person] + pose + number * shift + 0.2 * random.normal(size=24)
                     rows.append((feature, modality, person, WALKS * person + walk))
@@ -32,8 +38,8 @@ def images():
 
 
 def _found(images, groups, apart=NOBODY, cluster=CLUSTER, **changes):
-    features, modalities, _, _ = images
-    settings = {"method": "dbscan", "k1": 8, "k2": 3, **changes}
+    features, modalities, _, walks = images
+    settings = {"method": "dbscan", "k1": 8, "k2": 3, "cameras": _places_of(walks), **changes}
     return found_labels(features, modalities, groups, apart, cluster, **settings)
 
 
@@ -47,6 +53,20 @@ def test_clusters_are_people_and_each_image_knows_the_cluster_of_its_person_in_t
     of_person = {p: labels.own[(people == p) & (modalities == "thermal")][0] for p in range(PEOPLE)}
     visible = modalities == "visible"
     assert labels.across[visible].tolist() == [of_person[p] for p in people[visible]]
+
+
+@pytest.mark.parametrize("cluster", [CLUSTER, partial(agglomerative, min_samples=2)])
+def test_a_person_is_in_one_cluster_at_two_places_only_where_cameras_are_centred(images, cluster):
+    _, modalities, people, walks = images
+    own = modalities == "visible"
+    joined = {
+        name: cluster_statistics(labels.own[own], None, people[own], _places_of(walks[own])).joined
+        for name, labels in {
+            "centred": _found(images, walks, cluster=cluster),
+            "as they are": _found(images, walks, cluster=cluster, cameras=None),
+        }.items()
+    }
+    assert joined == {"centred": 1.0, "as they are": 0.0}
 
 
 def test_an_image_follows_its_twin_and_only_without_one_the_match(images):
@@ -125,7 +145,7 @@ def test_clusters_of_two_people_who_were_seen_together_are_not_matched(images):
 def test_one_modality_has_nothing_across(images):
     features, modalities, people, walks = images
     own = modalities == "visible"
-    labels = _found((features[own], modalities[own], None, None), walks[own])
+    labels = _found((features[own], modalities[own], None, walks[own]), walks[own])
     assert set(labels.across.tolist()) == {-1} and labels.own.max() + 1 == PEOPLE
 
 

@@ -3,7 +3,6 @@
 from functools import partial
 
 import numpy as np
-from sklearn.metrics import adjusted_rand_score
 
 from src.adaptation.clustering import dbscan
 from src.adaptation.constraints import cannot_link, must_link
@@ -18,35 +17,39 @@ MODALITIES = ("visible", "thermal")
 
 
 def test_images_of_two_modalities_become_people_and_losses():
-    """People have five tracks each, in both modalities, and walk in pairs."""
+    """People have five tracks each at two places, in both modalities, and walk in pairs."""
     random = np.random.default_rng(0)
     looks, modality_shift = random.normal(size=(PEOPLE, 32)), 1.5 * random.normal(size=32)
-    rows = []
+    ground, rows = random.normal(size=(2, 2, 32)), []
     for number, modality in enumerate(MODALITIES):
         for person in range(PEOPLE):
             for track in range(TRACKS):
-                pose = 0.6 * np.random.default_rng([person, track]).normal(size=32)
+                place = track % 2
+                pose = 0.6 * np.random.default_rng([person, track]).normal(size=32) + ground[number, place]
                 for frame in range(FRAMES):
                     feature = looks[person] + pose + number * modality_shift + 0.2 * random.normal(size=32)
                     walk, scene = f"{person}-{track}", f"{modality}/{track}-{person // 2}-{frame}"
-                    rows.append((feature, modality, person, f"{modality}/{walk}", f"{walk}-{frame}", scene))
-    features, modalities, people, tracks, moments, scenes = zip(*rows, strict=True)
-    features, modalities, people = np.array(features), np.array(modalities), np.array(people)
+                    track_name = f"{modality}/{walk}"
+                    rows.append((feature, modality, person, place, track_name, f"{walk}-{frame}", scene))
+    *seen, tracks, moments, scenes = zip(*rows, strict=True)
+    features, modalities, people, places = (np.array(values) for values in seen)
 
     groups = must_link(tracks, moments)
     assert len(set(groups)) == PEOPLE * TRACKS
     apart = cannot_link(groups, scenes)
     assert len(apart) == PEOPLE // 2 * TRACKS
     cluster = partial(dbscan, min_samples=2)
-    labels = found_labels(features, modalities, groups, apart, cluster, "dbscan", k1=10, k2=3, least=2)
+    find = partial(found_labels, features, modalities, groups, apart, cluster, "dbscan", k1=10, k2=3, least=2)
+    labels, uncentred = find(cameras=places), find()
 
     sides = {name: modalities == name for name in MODALITIES}
     memories = {name: ClusterMemory(features[own], labels.own[own]) for name, own in sides.items()}
     for name, other in (MODALITIES, MODALITIES[::-1]):
         own = sides[name]
-        described = cluster_statistics(labels.own[own], identities=people[own])
+        described = cluster_statistics(labels.own[own], None, people[own], places[own])
         assert described.purity > 0.95 and described.noise < 0.05
-        assert adjusted_rand_score(people[own], labels.own[own]) > 0.85
+        assert described.adjusted_rand > 0.85 and described.joined == 1.0
+        assert cluster_statistics(uncentred.own[own], None, people[own], places[own]).joined < 0.2
         who = [
             np.bincount(people[sides[other]][labels.own[sides[other]] == c]).argmax()
             for c in range(len(memories[other].centroids))

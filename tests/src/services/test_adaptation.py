@@ -18,6 +18,7 @@ from common.config import ConfigError, validate
 from common.registry import Registry
 from common.run import Run, seed_everything
 from src.adaptation.memory import ClusterMemory
+from src.adaptation.statistics import cluster_statistics
 from src.data.pipeline import load_images
 from src.data.preprocessing import Preprocessing
 from src.data.readers.vt_mot import vt_mot
@@ -389,6 +390,23 @@ def test_tracks_moments_and_scenes_tell_who_is_one_person_and_who_is_not(root, m
     assert len(target.apart) == 24  # two people walk together
     free = target_of(samples, constraints=False)
     assert free.groups.tolist() == list(range(192)) and len(free.apart) == 0
+
+
+@pytest.mark.parametrize("center", [True, False])
+def test_places_of_a_person_are_joined_where_cameras_are_centred(center, root, models):
+    """Features with a shift of each sensor, as large as what tells people apart."""
+    config = _config(root, models["one"], {"center_cameras": center})
+    target = target_of(read(config).target, constraints=True)
+    person = np.array([int(s.path.name.split("x")[1].split("_")[0]) for s in target.samples])
+    random = np.random.default_rng(0)
+    looks, ground = random.normal(size=(8, 16)), 1.5 * random.normal(size=(2, 3, 16))
+    thermal = (target.modalities == "thermal").astype(int)
+    features = looks[person] + ground[thermal, target.cameras] + 0.2 * random.normal(size=(192, 16))
+    labels = labels_of_target(config.adaptation, target, features)
+    for name in ("visible", "thermal"):
+        own = target.modalities == name
+        found = cluster_statistics(labels.own[own], None, person[own], target.cameras[own])
+        assert found.joined == (1.0 if center else 0.0)
 
 
 def test_a_person_who_is_twice_in_a_frame_is_a_mistake():
