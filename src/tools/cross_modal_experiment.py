@@ -36,6 +36,7 @@ from src.tools.experiment import (
     run_experiment,
     runs_of,
     step_folder,
+    summed_time_verdict,
     trainings_of,
 )
 
@@ -342,7 +343,7 @@ def run_on_people(
         start: When it began, of `perf_counter`.
 
     Returns:
-        What `run_experiment` returns, and of a new run a line that says whether it was fast enough.
+        What `run_experiment` returns, and a line that says whether the runs were fast enough, if that is known.
 
     Raises:
         RuntimeError: a run failed; the message names its log.
@@ -351,8 +352,9 @@ def run_on_people(
     generate(plan.preset, root, "sysu_mm01")
     overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
     results = run_experiment(plan.model_copy(update={"overrides": overrides}), options.folder, options.jobs)
-    timed = time_verdict((perf_counter() - start) / 60, minutes, rendered_before)
-    return results, [timed] if is_new else []
+    if not is_new:
+        return results, summed_time_verdict(options.folder, options.jobs, minutes)
+    return results, [time_verdict((perf_counter() - start) / 60, minutes, rendered_before)]
 
 
 def _run(options: Options) -> tuple[str, dict[str, Any]]:

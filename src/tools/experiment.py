@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -30,7 +31,7 @@ from common.config import OUTPUTS, ConfigError, Strict, plain_overrides
 from common.plotting import bars
 from common.run import progress
 from src.tools._markdown import markdown, spread
-from src.tools._planned import differences, read_plan
+from src.tools._planned import differences, read_plan, verdict
 
 _PROJECT = Path(__file__).parents[2]
 _MADE = (
@@ -39,6 +40,7 @@ _MADE = (
     "saved_models/best_model.keras",
 )
 """Where a run leaves what it makes; in a chain that trains, distils and adapts the first of them is its result."""
+_SECONDS = "seconds.txt"
 SHARED = "shared"
 """Name of the steps that all arms share, in place of an arm's."""
 
@@ -152,6 +154,7 @@ def run_step(
     limits = dict.fromkeys(
         ("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), str(threads)
     )
+    start = perf_counter()
     with log.open("w") as output:
         done = subprocess.run(
             command, stdout=output, stderr=output, check=False,
@@ -159,7 +162,28 @@ def run_step(
         )  # fmt: skip
     if done.returncode:
         raise RuntimeError(f"a run failed with exit code {done.returncode}; its log is {log}")
+    (unfinished / _SECONDS).write_text(f"{perf_counter() - start:.1f}\n", encoding="utf-8")
     unfinished.rename(target)
+
+
+def summed_time_verdict(folder: Path, jobs: int, limit: int) -> list[str]:
+    """Whether runs that were not made in one go were fast enough; nothing where one does not say how long it took.
+
+    What is between runs and what a run that was cut off took does not count.
+
+    Args:
+        folder: Of an experiment that is finished.
+        jobs: Runs side by side.
+        limit: Minutes that all runs may take.
+    """
+    files = [run / _SECONDS for run in folder.glob("*/seed_*/step_*/")]
+    if not files or not all(file.is_file() for file in files):
+        return []
+    minutes = sum(float(file.read_text(encoding="utf-8")) for file in files) / 60 / jobs
+    how = f"summed over runs, {jobs} side by side, not in one go"
+    return [
+        verdict(minutes <= limit, f"at most {limit} minutes on {os.cpu_count()} cores, {how}: {minutes:.0f}")
+    ]
 
 
 def _require_same(target: Path, config: str, overrides: Sequence[str]) -> None:

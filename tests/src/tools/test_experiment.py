@@ -229,6 +229,25 @@ def test_a_run_has_its_name_only_once_it_has_finished(tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {"step_1", "step_1.log", *kept}
 
 
+def test_runs_that_were_interrupted_are_summed(tmp_path, monkeypatch):
+    clock = iter([0, 100, 7300, 8000, 8000])  # the run that fails ends nowhere
+    monkeypatch.setattr(experiment, "perf_counter", lambda: next(clock))
+    _stand_in(monkeypatch, 1, 0, 0)
+    first, second = (tmp_path / f"arm/seed_0/step_{number}" for number in (1, 2))
+    assert experiment.summed_time_verdict(tmp_path, 2, 60) == [], "nothing was run"
+    with pytest.raises(RuntimeError, match="exit code 1"):
+        experiment.run_step("a.yaml", [], first, {}, 1)
+    experiment.run_step("a.yaml", [], first, {}, 1)
+    experiment.run_step("a.yaml", [], first, {}, 1)
+    experiment.run_step("a.yaml", [], second, {}, 1)
+    [told] = experiment.summed_time_verdict(tmp_path, 2, 60)
+    assert told.startswith("- yes: at most 60 minutes on ")
+    assert told.endswith("summed over runs, 2 side by side, not in one go: 60")
+    assert experiment.summed_time_verdict(tmp_path, 2, 59)[0].startswith("- **no**: at most 59 minutes")
+    (second / "seconds.txt").unlink()
+    assert experiment.summed_time_verdict(tmp_path, 2, 60) == [], "a run does not say how long it took"
+
+
 def test_the_table_has_mean_deviation_and_paired_difference(tmp_path, runs):
     plan = read_plan(Experiment, _file(tmp_path))
     rows = table(plan, run_experiment(plan, tmp_path / "out", jobs=1)).splitlines()
