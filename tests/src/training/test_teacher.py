@@ -1,8 +1,11 @@
 """What a teacher tells a step, however it comes to know it."""
 
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 
 from common.config import validate
@@ -177,18 +180,29 @@ class _Watching(keras.optimizers.SGD):
         return super().apply(grads, trainable_variables)
 
 
+def _losses_of_idkl(known):
+    """Of its recipe, which train its second branch, but for those that are known."""
+    path = Path(__file__).parents[3] / "config_file_examples/vireid/idkl_synthetic.yaml"
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["losses"]
+    return [
+        {"name": name, **(keys or {}), "schedule": None} for name, keys in recipe.items() if name not in known
+    ]
+
+
 @pytest.mark.parametrize("number", [0, 1], ids=["easy", "hard"])
-@pytest.mark.parametrize("name", ["plain_cnn", "mobilenetv1_a025", "agw"])
+@pytest.mark.parametrize("name", ["plain_cnn", "mobilenetv1_a025", "agw", "idkl"])
 def test_every_weight_of_a_student_gets_a_gradient_within_three_steps(name, number):
     section = validate(
         Distillation, {"teacher": "t.keras", "batch_size": 8, "images_per_identity": 2, "bnneck": True}
     )
-    stage = section.stages_of(by_modality=name == "agw")[number]
+    by_modality = name in ("agw", "idkl")
+    stage = section.stages_of(by_modality)[number]
     losses = [loss.model_dump(exclude={"arguments"}) | loss.arguments for loss in stage.losses]
+    losses += _losses_of_idkl({loss["name"] for loss in losses}) if name == "idkl" else []
     losses += [{"name": "feature_distillation"}] * number
     asked = section.training_of(stage.model_validate({**stage.model_dump(mode="json"), "losses": losses}))
     keras.utils.set_random_seed(0)
-    arguments = {"backbone": "plain_cnn"} if name == "agw" else {}
+    arguments = {"backbone": "plain_cnn"} if by_modality else {}
     student = reid_network(
         MODELS.get(name)((64, 32, 3), **arguments), 2, bnneck=True, projection=7 * number or None
     )
