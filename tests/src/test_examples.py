@@ -57,6 +57,31 @@ def test_the_index_names_every_example():
     assert set(re.findall(r"`([\w/]+\.yaml)`", index)) == {str(path.relative_to(FOLDER)) for path in EXAMPLES}
 
 
+MADE = {
+    "training": "saved_models/best_model.keras",
+    "distillation": "distilled_models/best_model.keras",
+    "adaptation": "saved_models/adapted_model.keras",
+}
+
+
+def test_recipes_read_what_the_recipes_before_them_write():
+    """A folder that no recipe has is made by a command in the first lines of one."""
+    texts = {path: path.read_text(encoding="utf-8") for path in EXAMPLES}
+    read = [
+        (path, *found)
+        for path in EXAMPLES
+        for found in re.findall(r": \$\{MODELS_DIR\}/(\w+)/(\S+)", texts[path])
+    ]
+    assert len(read) > 10
+    for path, folder, file in read:
+        makers = [path.with_name(f"{folder}{end}.yaml") for end in ("", "_config")]
+        maker = next((maker for maker in makers if maker in texts), None)
+        if maker is not None:
+            assert file == MADE[_composed(maker).operation_mode], path
+        else:
+            assert any(re.search(rf"hydra\.run\.dir=\S*/{folder}\b", text) for text in texts.values()), path
+
+
 @pytest.mark.parametrize("name", ["regdb", "llcm"])
 def test_recipes_score_both_directions_of_a_data_set_that_has_them(name):
     assert _other_direction(_composed(FOLDER / f"vireid/phase2_agw_{name}.yaml")) is not None

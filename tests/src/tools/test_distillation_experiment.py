@@ -197,10 +197,13 @@ def test_the_plan_of_the_project_is_valid_and_compares_what_it_says(monkeypatch)
                     re.sub(r"\{\w+\}", "/t.keras", text) for text in (*plan.overrides, *step.overrides)
                 ]
                 config = validate(Config, compose(["--config-name", step.config, *overrides]))
+                if "caj" in step.config:
+                    caj = config
         configs[name] = config
         assert name == "shared" or config.operation_mode in ("chain_qe", "chain_tqe", "chain_kqe")
     assert {name for part in plan.parts for name in (part.arm, part.without)} == {*plan.arms} - {plan.teacher}
-    caj, _, idkl, agw, agw_longer, alone, longer, distilled = configs.values()
+    student, _, idkl, agw, agw_longer, alone, longer, distilled = configs.values()
+    assert student.model.arguments == {"width": 0.5}
     own = ("batch_size", "images_per_identity", "epochs", "optimizer", "callbacks")
     for one, other, longest in ((idkl, agw, agw_longer), (alone, alone, longer)):
         for key in own:
