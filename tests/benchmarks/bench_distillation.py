@@ -1,7 +1,7 @@
 """What a step costs with a teacher, cached or seeing every batch, against one without.
 
 Student, losses and batch are those of `vireid/phase3_alone_synthetic.yaml` and of the two stages of
-`vireid/phase3_distillation_synthetic.yaml`: 96 images at 128x64, of 16 people. The teacher is AGW with `plain_cnn`;
+`vireid/phase3_distillation_synthetic.yaml`: 48 images at 128x64, of 8 people. The teacher is AGW with `plain_cnn`;
 images are random and in memory, and the arms take turns. It is processor time that counts, which does not depend on
 what else runs. The bar is 1.5 plain steps for a cached teacher in either stage. Two minutes.
 """
@@ -28,7 +28,7 @@ from src.training.step import Teacher, losses_of, make_training_step
 from src.training.teacher import cached_teacher, prototypes_of, seeing_teacher
 
 RECIPES = Path(__file__).parents[2] / "config_file_examples/vireid"
-SHAPE, P, K, IDENTITIES, IMAGES = (128, 64, 3), 16, 2, 300, 4800
+SHAPE, P, K, IDENTITIES, IMAGES = (128, 64, 3), 8, 2, 300, 4800
 VIEWS = {"visible": 2, "thermal": 1}
 BAR = 1.5
 
