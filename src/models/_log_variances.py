@@ -1,6 +1,9 @@
 from typing import Any
 
 import keras
+from keras import ops
+
+_LIMIT = 4.0
 
 
 @keras.saving.register_keras_serializable(package="src")
@@ -8,7 +11,8 @@ class LogVariances(keras.layers.Layer):
     """Hold a log variance of each loss beside features (N, D), which pass unchanged.
 
     They are a trained weight, `values` float32 (terms,), zeros at first, so that checkpoints hold them and the
-    optimizer moves them (`src/training/uncertainty.py`).
+    optimizer moves them (`src/training/uncertainty.py`), within -4 and 4: a triplet loss that has reached 0 would lower
+    its own without end.
 
     Args:
         terms: Number of losses.
@@ -21,7 +25,11 @@ class LogVariances(keras.layers.Layer):
     def build(self, input_shape: Any) -> None:
         """Make the weight."""
         self.values = self.add_weight(
-            shape=(self.terms,), initializer="zeros", dtype="float32", name="values"
+            shape=(self.terms,),
+            initializer="zeros",
+            dtype="float32",
+            name="values",
+            constraint=_within_limits,
         )
 
     def call(self, inputs: Any) -> Any:
@@ -35,3 +43,7 @@ class LogVariances(keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
         return {**super().get_config(), "terms": self.terms}
+
+
+def _within_limits(values: Any) -> Any:
+    return ops.clip(values, -_LIMIT, _LIMIT)

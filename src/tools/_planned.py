@@ -87,13 +87,13 @@ def run_planned(
     """
     try:
         text, results = run(options)
+        write_json(options.folder / "results.json", results)
         if not options.smoke:
             put_between_markers(page, text, marker)
     except (OSError, ConfigError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     print(text)
-    write_json(options.folder / "results.json", results)
     return 0
 
 

@@ -16,9 +16,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from common.config import ConfigError, Strict
+from common.config import ConfigError, Strict, suggest
 from common.plotting import line_curves
 from datasets.synthetic import generate
 from src.data.readers.sysu_mm01 import sysu_mm01 as read_sysu_mm01
@@ -89,6 +89,24 @@ class Plan(Experiment):
     """The synthetic preset."""
     parts: Sequence[Part] = Field(min_length=1)
     """Rows of the second table. The first is the one whose difference decides: network against baseline."""
+
+    @model_validator(mode="after")
+    def _has_the_rows_of_its_parts(self) -> "Plan":
+        for part in self.parts:
+            require_arm(self, f"parts: {part.part}: arm", part.arm)
+            if part.without != _UNTRAINED:
+                require_arm(self, f"parts: {part.part}: without", part.without)
+        return self
+
+
+def require_arm(plan: Experiment, key: str, name: str) -> None:
+    """Check that something names an arm.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if name not in plan.arms:
+        raise ValueError(f"{key}: there is no arm '{name}', {suggest(name, plan.arms)}")
 
 
 def for_smoke(plan: PlanType, kinds: Mapping[str, Sequence[str]]) -> PlanType:
@@ -205,6 +223,13 @@ def difference(rows: Rows, part: Part, name: str) -> np.ndarray:
     return np.asarray(rows[part.arm][name]) - np.asarray(rows[part.without][name])
 
 
+def intervals_of(plan: Plan, rows: Rows, folder: Path, part: Part, name: str) -> list[tuple[float, float]]:
+    """95 % intervals of `difference`: by seeds, and by seeds and people where both rows have the results of queries."""
+    queries = _query_differences(plan, folder, part, SCORES[name])
+    by_seeds = paired_t(difference(rows, part, name))
+    return [by_seeds] if queries is None else [by_seeds, bootstrap(*queries)]
+
+
 def parts_table(plan: Plan, rows: Rows, folder: Path) -> list[str]:
     """What each part makes, in points, as Markdown; with the 95 % intervals of the scores across modalities."""
     names = list(SCORES)
@@ -213,10 +238,8 @@ def parts_table(plan: Plan, rows: Rows, folder: Path) -> list[str]:
     for part in plan.parts:
         cells = [part.part, f"{part.arm} - {part.without}"]
         for name in names[:2]:
-            found = difference(rows, part, name)
-            cell = f"{spread(found, '+')}, {interval(paired_t(found))}"
-            queries = _query_differences(plan, folder, part, SCORES[name])
-            cells.append(cell if queries is None else f"{cell}, {interval(bootstrap(*queries))}")
+            ends = (interval(found) for found in intervals_of(plan, rows, folder, part, name))
+            cells.append(", ".join([spread(difference(rows, part, name), "+"), *ends]))
         lines.append([*cells, spread(difference(rows, part, names[3]), "+")])
     return markdown(["part", "of", *told, names[3]], lines, text_columns=(0, 1))
 

@@ -80,7 +80,8 @@ def arms_of(runs: Sequence[PipelineRun], over: str = SEED) -> Arms:
     for run in runs:
         if run.finished:
             arm = run.tags.get(tracking.ARM, "") or run.name
-            text = "\n".join(line for line in arm.splitlines() if not line.startswith(f"{over}="))
+            lines = [line for line in arm.splitlines() if not line.startswith(f"{over}=")]
+            text = "\n".join([*lines[:1], *sorted(lines[1:])])  # the file, and overrides in any order
             texts.setdefault(text, {})[_number(run, over)] = run
     common = set.intersection(*(set(text.splitlines()) for text in texts)) if len(texts) > 1 else set()
     return {

@@ -5,8 +5,6 @@ from typing import Any
 
 from keras import ops
 
-_LIMIT = 4.0
-
 
 def weighted_by_uncertainty(values: Sequence[Any], log_variances: Any) -> list[Any]:
     """Return exp(-s) * loss + s / 2 of each loss, with its log variance s.
@@ -14,12 +12,13 @@ def weighted_by_uncertainty(values: Sequence[Any], log_variances: Any) -> list[A
     Kendall, Gal and Cipolla, Multi-Task Learning Using Uncertainty to Weigh Losses, CVPR 2018, equation 10, in the form
     of a classification for every loss. At the best s, the log of twice the loss, the first part is 1/2 whatever the
     scale of the loss, so that the configuration's weight alone says how much a loss counts; it multiplies the whole
-    term, and a loss of weight 0 leaves its s alone. The factor is held between exp(-4) and exp(4): a triplet loss that
-    has reached 0 would raise it without end.
+    term, and a loss of weight 0 leaves its s alone.
 
     Args:
         values: A scalar for each loss.
-        log_variances: Float32 (losses,).
+        log_variances: Float32 (losses,), which `LogVariances` holds within limits.
     """
-    limited = ops.clip(log_variances, -_LIMIT, _LIMIT)
-    return [ops.exp(-limited[number]) * value + limited[number] / 2 for number, value in enumerate(values)]
+    return [
+        ops.exp(-log_variances[number]) * value + log_variances[number] / 2
+        for number, value in enumerate(values)
+    ]

@@ -97,10 +97,14 @@ def test_value_and_gradient_of_the_logits_are_those_of_pytorch():
     np.testing.assert_allclose(tape.gradient(loss, embeddings), GOLDENS["grad/kd_kl_T4"], atol=1e-6)
 
 
-def test_value_of_feature_distillation_on_the_published_embeddings():
-    """Computed once with the reference of this file: one half of the embeddings is taught the other."""
+def test_values_on_the_published_embeddings():
+    """Computed once with the references of this file: one half of the embeddings is taught the other."""
     student, teacher = np.split(GOLDENS["embeddings"], 2)
+    labels, modalities = np.arange(16) // 2, np.arange(16) % 2
     assert float(feature_distillation(student, teacher)) == pytest.approx(0.988769, rel=1e-5)
+    assert float(relational_distillation(student, teacher)) == pytest.approx(1.534592, rel=1e-5)
+    assert float(relational_distillation(student, teacher, modalities)) == pytest.approx(1.280081, rel=1e-5)
+    assert float(focal_ranking(student, labels, teacher, modalities)) == pytest.approx(0.2928354, rel=1e-5)
 
 
 @pytest.mark.parametrize(

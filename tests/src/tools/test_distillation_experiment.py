@@ -162,15 +162,32 @@ def test_tables_and_verdicts_go_into_the_page(tmp_path, runs, monkeypatch):
     )
     # Differences of 6, 5, 7 and of 4, 2, 2 points; 4.303 / sqrt(3) deviations to either side
     assert (
-        "distilled minus alone: at least +2 mAP across modalities, with the interval above 0: +6.0, [+3.5, +8.5]"
-        in page
+        "- yes: distilled minus alone: at least +2 mAP across modalities, with the intervals above 0: +6.0, "
+        "[+3.5, +8.5] over the seeds and [+5.0, +7.0] over the seeds and people." in page
     )
-    assert "- **no**: distilled minus longer: at least +2 mAP" in page and "+2.7, [-0.2, +5.5]" in page
+    assert "- **no**: distilled minus longer: at least +2 mAP" in page and "+2.7, [-0.2, +5.5] over" in page
     assert "| same images | distilled - alone |" in page
     assert "- yes: at most 150 minutes on" in page
     code, page = _main(tmp_path, monkeypatch)
     assert code == 0 and len(runs) == 21, "what is finished is not repeated"
     assert "minutes" not in page, "only some runs were timed"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("teacher: teacher", "teacher: teaher", "teacher: there is no arm 'teaher', did you mean 'teacher'?"),
+        ("without: longer", "without: shorter", "same time: without: there is no arm 'shorter'"),
+        ("arm: other", "arm: untrained", "arm: there is no arm 'untrained'"),
+    ],
+)
+def test_a_row_that_is_not_there_is_named_before_anything_runs(
+    tmp_path, runs, monkeypatch, capsys, old, new, message
+):
+    assert old in PLAN
+    monkeypatch.setitem(globals(), "PLAN", PLAN.replace(old, new, 1))
+    code, _ = _main(tmp_path, monkeypatch)
+    assert code == 2 and not runs and message in capsys.readouterr().err
 
 
 def test_a_smoke_run_is_tiny_and_leaves_the_page(tmp_path, runs, monkeypatch):

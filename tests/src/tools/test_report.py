@@ -103,6 +103,14 @@ def test_the_report_says_what_is_resolved(history, tmp_path, capsys):
     assert text.count("worse") == 2 and text.index("| x=2 |") < text.index("| x=1 |") and RANK1 not in text
 
 
+def test_overrides_are_the_same_in_any_order(tmp_path):
+    store = tracking.store_of(str(tmp_path / "mlruns"))
+    for seed, arm in enumerate(("a.yaml\nx=1\ny=2", "a.yaml\ny=2\nx=1", "a.yaml\nx=2\ny=2")):
+        log(store, tmp_path, arm, seed, 0.4)
+    arms = tool.arms_of(tracking.pipeline_runs(store, "X"))
+    assert {name: sorted(by_seed) for name, by_seed in arms.items()} == {"x=1": [0, 1], "x=2": [2]}
+
+
 def test_one_seed_resolves_nothing(history, tmp_path):
     arguments = ["--experiment", "one seed each", "--uri", str(history / "mlruns"), "--output", str(tmp_path)]
     assert tool.main(arguments) == 0

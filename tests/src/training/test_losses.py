@@ -8,6 +8,7 @@ import yaml
 
 from common.config import ConfigError, validate
 from src.models._head import centers_of, embedding_model, log_variances_of, reid_network
+from src.models._log_variances import LogVariances
 from src.registries import LOSSES, logged_loss, monitors
 from src.schema import Loss, Training
 from src.training.callbacks import FollowLossSchedules
@@ -235,14 +236,22 @@ def test_uncertainty_starts_at_the_weights_of_the_configuration_and_learns_the_s
     values = [np.float32(40.0), np.float32(0.02)]
     start = weighted_by_uncertainty(values, np.zeros(2, "float32"))
     assert [float(value) for value in start] == pytest.approx([40.0, 0.02])
-    log_variances = keras.Variable(np.zeros(2, "float32"))
-    for _ in range(2000):
-        with tf.GradientTape() as tape:
-            total = sum(weighted_by_uncertainty(values, log_variances.value))
-        log_variances.assign_sub(0.02 * tape.gradient(total, log_variances.value))
+    layer = LogVariances(2)
+    layer.build((None, 3))
+    optimizer = keras.optimizers.SGD(0.02)
+
+    def train(values, steps):
+        for _ in range(steps):
+            with tf.GradientTape() as tape:
+                total = sum(weighted_by_uncertainty(values, layer.values.value))
+            optimizer.apply([tape.gradient(total, layer.values.value)], [layer.values])
+        return np.asarray(layer.values)
+
     # The first is at its limit, the other at the log of twice the loss.
-    assert np.asarray(log_variances)[0] == pytest.approx(4.0, abs=0.1)
-    assert np.asarray(log_variances)[1] == pytest.approx(np.log(2 * 0.02), abs=0.05)
+    assert train(values, 2000) == pytest.approx([4.0, np.log(2 * 0.02)], abs=0.05)
+    # A loss that was 0 for long counts as it should once there is one again.
+    assert train([np.float32(0.5), np.float32(0.0)], 1000)[1] == -4.0
+    assert train([np.float32(0.5), np.float32(0.5)], 2000) == pytest.approx([0.0, 0.0], abs=0.05)
 
 
 def test_learned_weights_are_trained_and_kept_and_not_deployed(tmp_path):

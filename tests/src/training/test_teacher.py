@@ -180,13 +180,23 @@ class _Watching(keras.optimizers.SGD):
         return super().apply(grads, trainable_variables)
 
 
-def _losses_of_idkl(known):
-    """Of its recipe, which train its second branch, but for those that are known."""
-    path = Path(__file__).parents[3] / "config_file_examples/vireid/idkl_synthetic.yaml"
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))["training"]["losses"]
-    return [
-        {"name": name, **(keys or {}), "schedule": None} for name, keys in recipe.items() if name not in known
-    ]
+def _recipe(name):
+    path = Path(__file__).parents[3] / f"config_file_examples/vireid/{name}.yaml"
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def _losses(name, number, section):
+    """Of a default stage; of a recipe's where that has more; `idkl` has those that train its second branch besides."""
+    stage = section.stages_of(name in ("agw", "idkl"))[number]
+    losses = {loss.name: {"weight": loss.weight, **loss.arguments} for loss in stage.losses}
+    losses |= {"feature_distillation": {}} if number else {}
+    if name == "agw":
+        stages = _recipe("phase3_distillation_synthetic")["distillation"]["stages"]
+        losses |= list(stages.values())[number]["losses"]
+    if name == "idkl":
+        own = _recipe("idkl_synthetic")["training"]["losses"]
+        losses = {key: {**keys, "schedule": None} for key, keys in own.items()} | losses
+    return stage, losses
 
 
 @pytest.mark.parametrize("number", [0, 1], ids=["easy", "hard"])
@@ -196,16 +206,14 @@ def test_every_weight_of_a_student_gets_a_gradient_within_three_steps(name, numb
         Distillation, {"teacher": "t.keras", "batch_size": 8, "images_per_identity": 2, "bnneck": True}
     )
     by_modality = name in ("agw", "idkl")
-    stage = section.stages_of(by_modality)[number]
-    losses = [loss.model_dump(exclude={"arguments"}) | loss.arguments for loss in stage.losses]
-    losses += _losses_of_idkl({loss["name"] for loss in losses}) if name == "idkl" else []
-    losses += [{"name": "feature_distillation"}] * number
+    stage, losses = _losses(name, number, section)
     asked = section.training_of(stage.model_validate({**stage.model_dump(mode="json"), "losses": losses}))
     keras.utils.set_random_seed(0)
     arguments = {"backbone": "plain_cnn"} if by_modality else {}
     student = reid_network(
-        MODELS.get(name)((64, 32, 3), **arguments), 2, bnneck=True, projection=7 * number or None
-    )
+        MODELS.get(name)((64, 32, 3), **arguments), 2, bnneck=True,
+        projection=7 if "feature_distillation" in losses else None,
+    )  # fmt: skip
     random = np.random.default_rng(0)
     images = {m: random.normal(size=(4, 64, 32, 3)).astype(np.float32) for m in ("visible", "thermal")}
     table = unit(random.normal(size=(8, 7)).astype(np.float32))
