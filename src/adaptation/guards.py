@@ -59,6 +59,22 @@ def check_points(points: int, least: int, modality: str) -> None:
         )
 
 
+def check_linked(groups: np.ndarray) -> None:
+    """Check that tracks or moments link images, for an adaptation without clustering.
+
+    Args:
+        groups: Number of the track or moment of each image, (N,).
+
+    Raises:
+        NothingToLearnError: each image stands alone, and would be learned to be somebody else than all others.
+    """
+    if len(np.unique(groups)) == len(groups):
+        raise NothingToLearnError(
+            "no two images of the target are linked by a track or a moment, and clustering is null, so that each "
+            "would be a person of its own: give clustering, or constraints: True where there are tracks"
+        )
+
+
 def check_features(features: np.ndarray, what: str = "images") -> None:
     """Check that the network tells images apart at all.
 

@@ -7,7 +7,12 @@ from typing import NamedTuple
 from common.artifacts import Report, Table
 from common.html_report import html_report
 
-_SCORES = {"Rank-1": "rank1", "mAP": "mAP"}
+_SCORES = {
+    "Rank-1": "rank1",
+    "mAP": "mAP",
+    "thermal to visible Rank-1": "thermal_to_visible_rank1",
+    "thermal to visible mAP": "thermal_to_visible_mAP",
+}
 _LATENCY = {
     "measured": "device/latency_ms",
     "estimate": "estimate/latency_ms",
@@ -59,16 +64,18 @@ def progression_of(finished: Sequence[Finished]) -> Table | None:
         (f.data_set, f.report) for f in finished if f.service == "evaluation" and f.report is not None
     ]
     latest = {data_set: report.metrics for data_set, report in evaluations}
-    rows = []
-    for service in dict.fromkeys(f.service for f in finished):
-        cells = [
-            metrics.get(f"after_{service}/{key}") for metrics in latest.values() for key in _SCORES.values()
-        ]
-        if any(cell is not None for cell in cells):
-            rows.append([service, *(None if cell is None else f"{100 * cell:.1f}" for cell in cells)])
+    columns, found = [], []
+    services = list(dict.fromkeys(f.service for f in finished))
+    for data_set, metrics in latest.items():
+        for name, key in _SCORES.items():
+            cells = [metrics.get(f"after_{service}/{key}") for service in services]
+            if any(cell is not None for cell in cells):
+                columns.append(f"{name} on {data_set}, %")
+                found.append([None if cell is None else f"{100 * cell:.1f}" for cell in cells])
+    named = zip(services, *found, strict=True)
+    rows = [list(row) for row in named if any(cell is not None for cell in row[1:])]
     if not rows:
         return None
-    columns = [f"{name} on {data_set}, %" for data_set in latest for name in _SCORES]
     kind, milliseconds = _latency(finished)
     if kind:
         columns.append(f"latency on the NPU, ms ({kind})")

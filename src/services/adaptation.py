@@ -21,7 +21,7 @@ from common.config import ConfigError
 from common.layers.start_statistics import average_statistics
 from common.run import Run, progress, require_free_space
 from common.runtime.keras_file import load_network
-from src.adaptation.guards import NothingToLearnError, check_images
+from src.adaptation.guards import NothingToLearnError, check_images, check_linked
 from src.adaptation.pseudo_labels import PseudoLabels
 from src.data.pipeline import View
 from src.data.preprocessing import Preprocessing
@@ -39,12 +39,12 @@ from src.services._adaptation.labels import (
     try_clustering,
     write_labels,
 )
-from src.services._adaptation.last_round import Done, read_round, restore_round, save_round
+from src.services._adaptation.last_round import Done, read_round, restore_round, save_round, settings_of
 from src.services._adaptation.learner import Learner, learn, learner_of, memories_of
 from src.services._adaptation.report import described, log_round, report_of
 from src.services._adaptation.target import Target, target_of
 from src.services._adaptation.target_images import Side, batches_of, features_of, sides_of
-from src.training.batches import views_of
+from src.training.batches import augmentations_of, views_of
 from src.training.checkpoint import save_checkpoint
 from src.training.optimizer import optimizer_of
 
@@ -62,6 +62,7 @@ class _Work:
 
     Attributes:
         section: The configuration's section.
+        settings: What decides about a round.
         target: The images.
         sides: Their pixels, by modality.
         views: Parts of a batch.
@@ -72,6 +73,7 @@ class _Work:
     """
 
     section: Adaptation
+    settings: Mapping[str, Any]
     target: Target
     sides: Mapping[str, Side]
     views: Sequence[View]
@@ -90,8 +92,17 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """
     section = _section(config)
     target = target_of(data.target, section.constraints)
+    if section.resume_from is not None and {"training", "distillation"} & set(config.services):
+        raise ConfigError(
+            f"adaptation.resume_from goes on with the network of {section.resume_from}, and operation_mode "
+            f"'{config.operation_mode}' makes another one before: expected a mode that begins with adaptation, such as "
+            "adaptation or chain_aqe"
+        )
+    _check_batch(section, [name for name, _ in augmentations_of(config) if name in target.names])
     try:
         check_images(target.modalities.tolist(), target.names, least=2)
+        if section.clustering is None and section.pseudo_labels is None:
+            check_linked(target.groups)
         if model is not None or config.services[0] == "adaptation":
             network = _network(config, model)
             check_images(target.modalities.tolist(), _expected(network, target), least=2)
@@ -103,7 +114,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     if section.pseudo_labels is not None:
         given_by(section.pseudo_labels, target, section.cross_modal_weight)
     if section.resume_from is not None:
-        read_round(section.resume_from, target.samples, section)
+        read_round(section.resume_from, target.samples, settings_of(config))
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Report, Model]:
@@ -120,6 +131,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     require_free_space(folder, _COPIES * 4 * network.count_params(), "the files of the adaptation")
     work = _Work(
         section,
+        settings_of(config),
         target,
         sides_of(target.samples, _by_modality(network, preprocessing), config.dataset.cache),
         _views(config, target, _by_modality(network, preprocessing)),
@@ -182,18 +194,24 @@ def _views(config: Config, target: Target, preprocessing: Mapping[str, Preproces
     """The parts of a batch.
 
     Raises:
-        ConfigError: an augmentation refuses its arguments, or a batch cannot be divided.
+        ConfigError: an augmentation refuses its arguments.
     """
-    section = _section(config)
-    views = views_of(config, {name: preprocessing[name] for name in target.names})
+    return views_of(config, {name: preprocessing[name] for name in target.names})
+
+
+def _check_batch(section: Adaptation, views: Sequence[str]) -> None:
+    """Check that a batch of these modalities can be divided.
+
+    Raises:
+        ConfigError: it cannot.
+    """
     each = len(views) * section.images_per_identity
     if section.batch_size % each or section.batch_size < 2 * each:
         raise ConfigError(
             f"adaptation.batch_size must be a multiple of images_per_identity x {len(views)} views "
-            f"({', '.join(view.modality for view in views)}) with 2 clusters or more, received {section.batch_size} "
-            f"and {section.images_per_identity}: expected a multiple of {each} from {2 * each} on"
+            f"({', '.join(views)}) with 2 clusters or more, received {section.batch_size} and "
+            f"{section.images_per_identity}: expected a multiple of {each} from {2 * each} on"
         )
-    return views
 
 
 def _statistics_to_set(config: Config, model: Model | None) -> str | None:
@@ -250,7 +268,7 @@ def _rounds(work: _Work, new_statistics: str | None) -> tuple[Done, NothingToLea
     try:
         check_images(work.target.modalities.tolist(), _expected(learner.network, work.target), least=2)
         if resumed is not None:
-            done, before = read_round(resumed, work.target.samples, section)
+            done, before = read_round(resumed, work.target.samples, work.settings)
             kept = before, restore_round(resumed, learner)
             _LOGGER.info("going on after round %d of %d", done.rounds, section.rounds)
         elif new_statistics is not None:
@@ -262,7 +280,7 @@ def _rounds(work: _Work, new_statistics: str | None) -> tuple[Done, NothingToLea
                 kept = done, learner.joined.get_weights()
             done = _learned(work, done, features, labels)
             write_labels(labels_file(work.folder, done.rounds), work.target, labels)
-            save_round(work.folder / _LAST_ROUND, learner, done, kept, work.target.samples, section)
+            save_round(work.folder / _LAST_ROUND, learner, done, kept, work.target.samples, work.settings)
             save_checkpoint(learner.network, work.model_path)
     except NothingToLearnError as error:
         if (

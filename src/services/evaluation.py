@@ -472,9 +472,14 @@ def _report(
         f"after_{score.after}/{name}": value
         for score in scores
         if score.after and not score.people
-        for name, value in zip(_SHOWN, score.values, strict=True)
+        for name, value in {**dict(zip(_SHOWN, score.values, strict=True)), **_across(score.numbers)}.items()
     }
     return Report("evaluation", metrics, tuple(tables), tuple(files), tuple(notes))
+
+
+def _across(numbers: Mapping[str, float]) -> dict[str, float]:
+    """Those of thermal queries in a visible gallery, where there are any."""
+    return {name: value for name, value in numbers.items() if name.startswith("thermal_to_visible_")}
 
 
 def _retrieval_table(scores: Sequence[_Score]) -> Table:

@@ -1,7 +1,7 @@
 """What a training step sees: batches of identities, or of identities in both modalities."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -161,14 +161,19 @@ def _check_one_modality(config: Config) -> None:
         )
 
 
-def views_of(config: Config, preprocessing: Mapping[str, Preprocessing]) -> tuple[View, ...]:
-    """The parts of a batch of some modalities; their augmentations take the place of common ones of the same name."""
+def augmentations_of(config: Config) -> Sequence[tuple[str, Mapping[str, Any]]]:
+    """The modality of each part of a batch of both, and the augmentation that is this part's own."""
     asked = [("visible", config.data_augmentation_visible), ("thermal", config.data_augmentation_thermal)]
     if config.data_augmentation_second_view:
         asked.insert(1, ("visible", config.data_augmentation_second_view))
+    return asked
+
+
+def views_of(config: Config, preprocessing: Mapping[str, Preprocessing]) -> tuple[View, ...]:
+    """The parts of a batch of some modalities; their augmentations take the place of common ones of the same name."""
     return tuple(
         View(name, sequence({**config.data_augmentation, **own}, preprocessing[name].input_shape))
-        for name, own in asked
+        for name, own in augmentations_of(config)
         if name in preprocessing
     )
 

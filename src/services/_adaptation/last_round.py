@@ -15,11 +15,15 @@ from common.artifacts import whole_file
 from common.config import ConfigError
 from src.adaptation.pseudo_labels import PseudoLabels
 from src.data.sample import Sample
-from src.schema import Adaptation
+from src.schema import Config
 from src.services._adaptation.learner import Learner
 
 _MAY_CHANGE = {"rounds", "resume_from", "target"}
 """Keys of the section that say how far to go and where things are, not what a round does."""
+_DRAWN = {
+    "data_augmentation",
+    *(f"data_augmentation_{name}" for name in ("visible", "second_view", "thermal")),
+}
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def save_round(
     done: Done,
     kept: tuple[Done, Sequence[np.ndarray]],
     samples: Sequence[Sample],
-    section: Adaptation,
+    settings: Mapping[str, Any],
 ) -> None:
     """Write weights, optimizer and counts under a temporary name, then rename.
 
@@ -53,14 +57,14 @@ def save_round(
         done: How far it is.
         kept: The round before and its weights, which a guard goes back to.
         samples: Images of the target.
-        section: The configuration's section.
+        settings: As `settings_of` gives them.
     """
     assert done.labels is not None and kept[0].rounds == done.rounds - 1
     facts = {
         "rounds": done.rounds,
         "history": done.history,
         "images": _digest(samples),
-        "settings": _settings(section),
+        "settings": settings,
     }
     arrays: dict[str, Any] = {
         f"{name}_{number:05d}": keras.ops.convert_to_numpy(variable)
@@ -74,16 +78,16 @@ def save_round(
         np.savez(temporary, **arrays)
 
 
-def read_round(path: Path, samples: Sequence[Sample], section: Adaptation) -> tuple[Done, Done]:
+def read_round(path: Path, samples: Sequence[Sample], settings: Mapping[str, Any]) -> tuple[Done, Done]:
     """Return how far a file is, and the round before, which a guard goes back to.
 
     Raises:
-        ConfigError: it is missing or no such file, the target has other images now, or the section other settings.
+        ConfigError: it is missing or no such file, the target has other images now, or the settings are others.
     """
     try:
         with np.load(path, allow_pickle=False) as file:
             facts, labels = json.loads(str(file["facts"])), PseudoLabels(file["own"], file["across"])
-            rounds, history, settings = facts["rounds"], tuple(facts["history"]), facts["settings"]
+            rounds, history, before = facts["rounds"], tuple(facts["history"]), facts["settings"]
             earlier = None
             if rounds > 1:
                 earlier = PseudoLabels(file["own_before"], file["across_before"])
@@ -96,16 +100,16 @@ def read_round(path: Path, samples: Sequence[Sample], section: Adaptation) -> tu
             f"adaptation.resume_from: {path} is of {len(labels.own)} images, and the target has {len(samples)} or "
             "other ones: go on with the same target and dataset.seed"
         )
-    now = json.loads(json.dumps(_settings(section)))
-    others = [key for key in sorted({*settings, *now}) if settings.get(key) != now.get(key)]
+    now = json.loads(json.dumps(settings))
+    others = [key for key in sorted({*before, *now}) if before.get(key) != now.get(key)]
     if others:
-        told = "; ".join(f"adaptation.{key}: {settings.get(key)}, received {now.get(key)}" for key in others)
+        told = "; ".join(f"{key}: {before.get(key)}, received {now.get(key)}" for key in others)
         raise ConfigError(
             f"adaptation.resume_from: {path} is of other settings, expected {told}: go on with the same ones, of which "
-            "only rounds may differ, or start anew"
+            "only adaptation.rounds may differ, or start anew"
         )
-    before = Done(rounds - 1, earlier, tuple(row for row in history if row["round"] < rounds))
-    return Done(rounds, labels, history), before
+    kept = Done(rounds - 1, earlier, tuple(row for row in history if row["round"] < rounds))
+    return Done(rounds, labels, history), kept
 
 
 def restore_round(path: Path, learner: Learner) -> list[np.ndarray]:
@@ -131,8 +135,15 @@ def _numbered(file: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
     return [file[key] for key in sorted(file) if key.startswith(f"{name}_")]
 
 
-def _settings(section: Adaptation) -> dict[str, Any]:
-    return section.model_dump(mode="json", exclude=_MAY_CHANGE)
+def settings_of(config: Config) -> dict[str, Any]:
+    """What decides about a round: the section, the seed and the augmentation, by key of the configuration."""
+    assert config.adaptation is not None
+    own = config.adaptation.model_dump(mode="json", exclude=_MAY_CHANGE)
+    return {
+        **{f"adaptation.{key}": value for key, value in own.items()},
+        **config.model_dump(mode="json", include=_DRAWN),
+        "general.global_seed": config.general.global_seed,
+    }
 
 
 def _variables(learner: Learner) -> dict[str, Sequence[Any]]:

@@ -555,11 +555,54 @@ def test_what_cannot_be_gone_on_from_is_refused_before_the_run(root, models, tmp
     with pytest.raises(ConfigError, match="go on with the same target and dataset.seed"):
         _run(tmp_path, _config(root, models["one"], {"resume_from": state}, dataset=seeded))
     others = {"resume_from": state, "k1": 8, "optimizer": "SGD", "rounds": 9}
-    told = r"adaptation.k1: 6, received 8; adaptation.optimizer: .* only rounds may differ"
+    told = r"adaptation.k1: 6, received 8; adaptation.optimizer: .* only adaptation.rounds may differ"
     with pytest.raises(ConfigError, match=told):
         _run(tmp_path, _config(root, models["one"], others))
     with pytest.raises(ConfigError, match="the network of .* does not fit: go on with the same model"):
         _run(tmp_path, _config(root, models["two"], {"resume_from": state}))
+    flipped = {"random_flip": {"mode": "horizontal"}}
+    for changed, told in (
+        ({"general": {"global_seed": 7}}, "general.global_seed: .*, received 7"),
+        ({"data_augmentation_thermal": flipped}, "data_augmentation_thermal: .*, received .*horizontal"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            _run(tmp_path, _config(root, models["one"], {"resume_from": state}, **changed))
+
+
+@pytest.mark.parametrize(
+    ("section", "sections", "message"),
+    [
+        (
+            {"resume_from": "last_round.npz"},
+            {},
+            "operation_mode 'chain_ta' makes another one before: expected a mode",
+        ),
+        (
+            {},
+            {"data_augmentation_second_view": {"random_channel_exchange": {}}},
+            r"3 views \(visible, visible, thermal\) .* received 16 and 2: expected a multiple of 6 from 12",
+        ),
+    ],
+)
+def test_what_an_adaptation_refuses_is_told_before_the_training_of_its_chain(
+    section, sections, message, root
+):
+    training = {
+        "batch_size": 24,
+        "images_per_identity": 2,
+        "epochs": 1,
+        "optimizer": "SGD",
+        "sampler": "cross_modal",
+    }
+    start = {"model_name": "plain_cnn", "input_shape": SHAPE}
+    config = _config(root, start, section, mode="chain_ta", training=training, **sections)
+    with pytest.raises(ConfigError, match=message):
+        adaptation.preflight(config, read(config.of_target, services=("adaptation",)), None)
+
+
+def test_without_clustering_and_links_nothing_is_learned(root, models, tmp_path):
+    with pytest.raises(ConfigError, match="no two images of the target are linked by a track or a moment"):
+        _run(tmp_path, _config(root, models["one"], {"clustering": None, "constraints": False}))
 
 
 def _learner(models, **section):

@@ -37,6 +37,13 @@ def test_each_service_that_made_a_model_has_a_row_and_each_test_set_its_columns(
     )
 
 
+def test_thermal_queries_have_columns_where_a_test_set_has_both_modalities():
+    numbers = {**TARGET.metrics, "after_adaptation/thermal_to_visible_mAP": 0.125}
+    table = progression_of([*CHAIN[:-2], Finished("evaluation", "target", Report("evaluation", numbers))])
+    assert table.columns[-2:] == ("mAP on target, %", "thermal to visible mAP on target, %")
+    assert [row[-1] for row in table.rows] == [None, "12.5", None]
+
+
 def test_a_measured_latency_comes_before_an_estimated_one():
     measured = Report("benchmarking", {"estimate/latency_ms": 0.484, "device/latency_ms": 0.51})
     table = progression_of([*CHAIN[:-1], Finished("benchmarking", "target", measured)])

@@ -105,8 +105,8 @@ def test_tables_pictures_and_verdicts_go_into_the_page(tmp_path, runs, monkeypat
     told = "67 % of the gap to the oracle, +30.0 points of mAP, 95 % interval [+30.0, +30.0], is closed"
     assert f"- yes: thermal to visible: {told}" in page
     assert (
-        "- Tracks, pairs and the clustering that they allow make together, in points of mAP: thermal to"
-        in page
+        "- Tracks, pairs and the clustering that they allow make together, in points of mAP, with 95 % intervals "
+        "over the seeds: thermal to visible +5.0 ± 0.0, [+5.0, +5.0]" in page
     )
     # Eight people, of whom one is noise and two are in one cluster, each at two places by day and at one by night.
     assert "| adapted | visible | 6 | 8 | 12.5 ± 0.0 | 85.7 ± 0.0 | 83.6 ± 0.0 | 87.5 ± 0.0 |" in page
