@@ -26,6 +26,8 @@ class ClusterStatistics:
             parts of a person lower; None as `purity`.
         joined: Share of the people seen at several places who have a cluster that holds images of theirs from several.
             None where places are not known or nobody is seen at two.
+        matched: Share of the images with a match in the other modality whose match is their identity. None where
+            matches are not known or there are none.
     """
 
     images: int
@@ -39,6 +41,7 @@ class ClusterStatistics:
     purity: float | None = None
     adjusted_rand: float | None = None
     joined: float | None = None
+    matched: float | None = None
 
 
 def cluster_statistics(
@@ -46,6 +49,7 @@ def cluster_statistics(
     previous: np.ndarray | None = None,
     identities: np.ndarray | None = None,
     places: np.ndarray | None = None,
+    matches: np.ndarray | None = None,
 ) -> ClusterStatistics:
     """Describe a round of clustering.
 
@@ -54,12 +58,16 @@ def cluster_statistics(
         previous: Those of the round before, of the same images.
         identities: Who is seen (N,), for analysis only.
         places: Where (N,), such as cameras; counts with identities.
+        matches: Identity that each image's match in the other modality has most often (N,), None where it has no match;
+            counts with identities.
 
     Raises:
         ValueError: there are no images, or arrays of different lengths.
     """
     labels = np.asarray(labels)
-    for name, other in (("previous", previous), ("identities", identities), ("places", places)):
+    for name, other in (
+        ("previous", previous), ("identities", identities), ("places", places), ("matches", matches),
+    ):  # fmt: skip
         if other is not None and len(other) != len(labels):
             raise ValueError(f"labels are of {len(labels)} images, {name} of {len(other)}")
     if not len(labels):
@@ -74,7 +82,7 @@ def cluster_statistics(
         median=float(np.median(sizes)) if len(sizes) else 0.0,
         largest=int(sizes.max(initial=0)),
         agreement=None if previous is None else _agreement(labels, np.asarray(previous)),
-        **({} if identities is None else _against_truth(labels, np.asarray(identities), places)),
+        **({} if identities is None else _against_truth(labels, np.asarray(identities), places, matches)),
     )
 
 
@@ -83,11 +91,16 @@ def _agreement(labels: np.ndarray, previous: np.ndarray) -> float | None:
     return float(adjusted_rand_score(previous[both], labels[both])) if both.any() else None
 
 
-def _against_truth(labels: np.ndarray, identities: np.ndarray, places: np.ndarray | None) -> dict[str, Any]:
+def _against_truth(
+    labels: np.ndarray, identities: np.ndarray, places: np.ndarray | None, matches: np.ndarray | None
+) -> dict[str, Any]:
     names, who = np.unique(identities, return_inverse=True)
     found: dict[str, Any] = {"identities": len(names)}
     if places is not None:
         found["joined"] = _joined(labels, who, np.unique(places, return_inverse=True)[1])
+    if matches is not None:
+        right = [match == own for match, own in zip(matches, identities, strict=True) if match is not None]
+        found["matched"] = float(np.mean(right)) if right else None
     clustered = labels >= 0
     if clustered.any():
         table = contingency_matrix(labels[clustered], who[clustered], sparse=True)

@@ -60,6 +60,7 @@ _OF_CLUSTERS = {
     "purity": "purity, %",
     "adjusted_rand": "adjusted Rand index x 100",
     "joined": "people joined across places, %",
+    "matched": "right matches across modalities, %",
 }
 _COUNTS = ("clusters", "identities")
 _NEEDED_SHARE, _MINUTES = 0.5, 90

@@ -5,12 +5,14 @@
 `labels.csv` has the columns `file` and `label`, which says who is seen; images that it does not name are not counted.
 A table is printed, and `purity.png` is drawn beside the other pictures of the adaptation. Clusters that are a part of a
 person each are pure: the adjusted Rand index tells, and `joined`, the share of the people seen by several cameras whom
-a cluster joins. `--mlflow` gives the numbers to a history of runs, too.
+a cluster joins. `matched` is the share of the images whose match in the other modality is their person. `--mlflow`
+gives the numbers to a history of runs, too.
 """
 
 import argparse
 import csv
 import sys
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -23,12 +25,13 @@ from common.plotting import line_curves
 from src.adaptation.statistics import ClusterStatistics, cluster_statistics
 from src.tools._markdown import markdown
 
-_COLUMNS = ("images", "clusters", "identities", "noise", "purity", "adjusted_rand", "joined")
-_SHARES = ("noise", "purity", "joined")
+_COLUMNS = ("images", "clusters", "identities", "noise", "purity", "adjusted_rand", "joined", "matched")
+_SHARES = ("noise", "purity", "joined", "matched")
 _DRAWN = {
     "purity": "purity",
     "adjusted_rand": "adjusted Rand index",
     "joined": "people joined across cameras",
+    "matched": "matches across modalities",
 }
 TITLE = "Clusters and people by round"
 
@@ -50,7 +53,7 @@ def described(path: Path, people: Mapping[Path, str]) -> Described:
     rows = [row for row in _rows(path, *columns) if Path(row["file"]).resolve() in people]
     if not rows:
         raise ConfigError(f"{path}: none of its images has a label that says who is seen")
-    found = {}
+    found, most = {}, _most_frequent(rows, people)
     for modality in sorted({row["modality"] for row in rows}, reverse=True):
         own = [row for row in rows if row["modality"] == modality]
         names = {
@@ -60,8 +63,18 @@ def described(path: Path, people: Mapping[Path, str]) -> Described:
         labels = np.array([names.get(row["label"], -1) for row in own])
         who = np.array([people[Path(row["file"]).resolve()] for row in own])
         cameras = np.array([row["camera"] for row in own])
-        found[modality] = cluster_statistics(labels, identities=who, places=cameras)
+        matches = np.array([most.get(row.get("label_across") or "") for row in own], dtype=object)
+        found[modality] = cluster_statistics(labels, identities=who, places=cameras, matches=matches)
     return found
+
+
+def _most_frequent(rows: Sequence[Mapping[str, str]], people: Mapping[Path, str]) -> dict[str, str]:
+    """Cluster to the person of most of its images."""
+    found: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row["label"]:
+            found.setdefault(row["label"], Counter())[people[Path(row["file"]).resolve()]] += 1
+    return {label: counts.most_common(1)[0][0] for label, counts in found.items()}
 
 
 def by_round(folder: Path, people: Mapping[Path, str]) -> dict[int, Described]:

@@ -13,7 +13,8 @@ def test_what_a_round_found():
     labels = np.array([0, 0, 0, 0, 1, 1, 2, 2, -1, -1])
     identities = np.array(["a", "a", "a", "b", "b", "b", "c", "d", "e", "a"])
     places = np.array([1, 1, 2, 1, 1, 2, 1, 1, 1, 2])
-    found = cluster_statistics(labels, np.where(labels == 2, 7, labels), identities, places)
+    matches = np.array(["a", "a", "a", "a", "b", "c", None, "d", None, None], dtype=object)
+    found = cluster_statistics(labels, np.where(labels == 2, 7, labels), identities, places, matches)
     assert asdict(found) == {
         "images": 10,
         "clusters": 3,
@@ -26,6 +27,7 @@ def test_what_a_round_found():
         "purity": pytest.approx(6 / 8),
         "adjusted_rand": pytest.approx(adjusted_rand_score(identities[:8], labels[:8])),
         "joined": 1.0,  # a and b are at both places, and a cluster has both
+        "matched": pytest.approx(5 / 7),
     }
 
 
@@ -41,6 +43,7 @@ def test_over_split_people_are_pure_and_neither_alike_the_truth_nor_joined():
     noise = cluster_statistics(np.full(120, -1), None, people, places)
     assert (noise.joined, noise.purity, noise.adjusted_rand, noise.identities) == (0.0, None, None, 20)
     assert cluster_statistics(people, None, people, np.zeros(120)).joined is None, "one place"
+    assert cluster_statistics(people, None, people, None, np.full(120, None)).matched is None, "no match"
 
 
 @pytest.mark.parametrize("seed", range(5))

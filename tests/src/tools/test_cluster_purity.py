@@ -19,11 +19,12 @@ def folder(tmp_path):
     for number, labels in ROUNDS.items():
         with (written / f"round_{number}.csv").open("w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(("file", "modality", "camera", "label"))
-            for modality in ("visible", "thermal"):
+            writer.writerow(("file", "modality", "camera", "label", "label_across"))
+            for modality, other in (("visible", "thermal"), ("thermal", "visible")):
                 for place, label in enumerate(labels):
                     image = tmp_path / f"{modality}{place}.jpg"
-                    writer.writerow((image, modality, CAMERAS[place], label and f"{modality}-{label}"))
+                    named = [label and f"{name}-{label}" for name in (modality, other)]
+                    writer.writerow((image, modality, CAMERAS[place], *named))
     return written.parent
 
 
@@ -44,13 +45,15 @@ def test_purity_of_each_round_is_printed_and_drawn(folder, labels, capsys):
     assert tool.main([str(folder), str(labels)]) == 0
     lines = capsys.readouterr().out.splitlines()
     columns = ["round", "modality", "images", "clusters", "identities", "noise, %", "purity, %"]
-    assert lines[0] == f"| {' | '.join([*columns, 'adjusted_rand', 'joined, %'])} |"
-    assert lines[2] == "| 1 | visible | 6 | 2 | 3 | 16.7 | 80.0 | 0.23 | 50.0 |", "ann is joined, bob is not"
-    assert lines[3] == "| 1 | thermal | 5 | 2 | 2 | 0.0 | 80.0 | 0.23 | 50.0 |", (
+    assert lines[0] == f"| {' | '.join([*columns, 'adjusted_rand', 'joined, %', 'matched, %'])} |"
+    assert lines[2] == "| 1 | visible | 6 | 2 | 3 | 16.7 | 80.0 | 0.23 | 50.0 | 80.0 |", (
+        "ann is joined, bob is not"
+    )
+    assert lines[3] == "| 1 | thermal | 5 | 2 | 2 | 0.0 | 80.0 | 0.23 | 50.0 | 80.0 |", (
         "who has no label is not counted"
     )
-    assert lines[4] == "| 2 | visible | 6 | 3 | 3 | 0.0 | 100.0 | 1.00 | 100.0 |"
-    assert lines[6] == "| 10 | visible | 6 | 0 | 3 | 100.0 | - | - | 0.0 |"
+    assert lines[4] == "| 2 | visible | 6 | 3 | 3 | 0.0 | 100.0 | 1.00 | 100.0 | 100.0 |"
+    assert lines[6] == "| 10 | visible | 6 | 0 | 3 | 100.0 | - | - | 0.0 | - |"
     assert (folder / "purity.png").is_file()
 
 
