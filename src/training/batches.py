@@ -23,11 +23,12 @@ from src.models._two_stems import MODALITIES
 from src.schema import Config
 
 _LOGGER = logging.getLogger(__name__)
-_OF_MODALITIES = (
+OF_MODALITIES = (
     "data_augmentation_visible",
     "data_augmentation_thermal",
     "data_augmentation_second_view",
 )
+"""Sections of the augmentation that only a part of a batch has."""
 
 
 @dataclass(frozen=True)
@@ -152,7 +153,7 @@ def batches_of(
 def _check_one_modality(config: Config) -> None:
     """Refuse what only batches of two modalities can have."""
     assert config.training is not None
-    asked = [key for key in _OF_MODALITIES if getattr(config, key)]
+    asked = [key for key in OF_MODALITIES if getattr(config, key)]
     asked += [f"loss '{term.name}'" for term in config.training.terms if term.needs_modalities]
     if asked:
         raise ConfigError(

@@ -17,13 +17,10 @@ from src.adaptation.pseudo_labels import PseudoLabels
 from src.data.sample import Sample
 from src.schema import Config
 from src.services._adaptation.learner import Learner
+from src.training.batches import OF_MODALITIES
 
 _MAY_CHANGE = {"rounds", "resume_from", "target"}
 """Keys of the section that say how far to go and where things are, not what a round does."""
-_DRAWN = {
-    "data_augmentation",
-    *(f"data_augmentation_{name}" for name in ("visible", "second_view", "thermal")),
-}
 
 
 @dataclass(frozen=True)
@@ -141,7 +138,7 @@ def settings_of(config: Config) -> dict[str, Any]:
     own = config.adaptation.model_dump(mode="json", exclude=_MAY_CHANGE)
     return {
         **{f"adaptation.{key}": value for key, value in own.items()},
-        **config.model_dump(mode="json", include=_DRAWN),
+        **config.model_dump(mode="json", include={"data_augmentation", *OF_MODALITIES}),
         "general.global_seed": config.general.global_seed,
     }
 
