@@ -92,6 +92,9 @@ def pipeline_run(
 
 def _connected(store: Store) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault(
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"
+    )  # a bar for each file of a few kilobytes
     for logger in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     import mlflow

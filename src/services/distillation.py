@@ -56,7 +56,8 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
 
     Raises:
         ConfigError: validation people are trained on or tested, a teacher cannot be read, was trained in another trial
-            of the data set or takes other images than the student without a cache, or a stage cannot be trained.
+            of the data set or takes other images than the student without a cache, a stage cannot be trained, or a
+            checkpoint does not fit its losses or its teacher.
     """
     section = _section(config)
     _check_validation(data)
@@ -73,7 +74,10 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             as_training = student.training(stage, section.resume_training)
             check_training(as_training, data, student.model)
     if section.resume_training:
-        _stage_of_checkpoint(student.model, len(stages))
+        stage = stages[_stage_of_checkpoint(student.model, len(stages)) - 1]
+        if teachers or section.teacher_momentum is not None:
+            length = sum(load_network(teacher.path).output_shape[-1] for teacher in teachers)
+            _first_start(student.training(stage, True), data, student.model, stages, length)
     if section.cache_teacher or section.teacher_momentum is not None:
         return
     shape = next(iter(inputs.values()))
@@ -235,7 +239,10 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     as_training = student.training(stages[first - 1], section.resume_training)
     preprocessing = start_preprocessing(as_training, student.model, next(iter(inputs.values())))
     folder = run.make(_FOLDER)
-    start = _first_start(as_training, data, student.model, stages, teaching.length, folder)
+    start = _first_start(as_training, data, student.model, stages, teaching.length)
+    if section.resume_training:
+        assert student.model is not None
+        start = replace(start, done=with_best(start.done, student.model.path, folder))
     best = start.done.best
     for number, stage in enumerate(stages[first - 1 :], first):
         _LOGGER.info("stage %d of %d", number, len(stages))
@@ -262,7 +269,7 @@ def _trained(model: Model | None) -> Model:
 
 
 def _first_start(
-    config: Config, data: Data, model: Model | None, stages: Sequence[Stage], length: int, folder: Path
+    config: Config, data: Data, model: Model | None, stages: Sequence[Stage], length: int
 ) -> Start:
     """The student, new, from a file, or interrupted; with what the losses of any stage need.
 
@@ -288,7 +295,6 @@ def _first_start(
                 f"{', '.join(projects)} needs a projection to {expected} dimensions, {model.path} has "
                 f"{found or 'none'}: resume with the losses and the teacher of before"
             )
-        return replace(start, done=with_best(start.done, model.path, folder))
     return start
 
 

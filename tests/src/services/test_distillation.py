@@ -97,9 +97,13 @@ def raw_of(folder, tiny, **changes):
     }  # fmt: skip
 
 
-def run(config, target):
+def preflight(config, target):
     model = _starting_model(config)
-    data = _preflight(config, {"distillation": distillation}, model, Run(target, 0))
+    return model, _preflight(config, {"distillation": distillation}, model, Run(target, 0))
+
+
+def run(config, target):
+    model, data = preflight(config, target)
     keras.utils.set_random_seed(config.general.global_seed)
     return distillation.run(config, data, model, Run(target, 0))
 
@@ -244,7 +248,7 @@ def test_an_interrupted_distillation_goes_on_in_its_stage(distilled, folder, tin
     with pytest.raises(
         ConfigError, match=r"feature_distillation needs a projection to 7 dimensions, .* has 20"
     ):
-        run(validate(Config, raw_of(folder, tiny, **changes)), tmp_path)
+        preflight(validate(Config, raw_of(folder, tiny, **changes)), tmp_path)
 
 
 def _handed_to_train(monkeypatch, service, config, target):
