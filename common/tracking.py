@@ -14,6 +14,7 @@ from typing import Any
 from common.artifacts import tool_versions
 from common.config import ConfigError, suggest
 
+_LOGGER = logging.getLogger(__name__)
 _PARENT = "mlflow.parentRunId"
 _SWEEP = "sweep"
 ARM = "arm"
@@ -130,11 +131,24 @@ def stage_run(name: str) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _going_on(what: str) -> Iterator[None]:
+    """A tracker that fails during a run is told and costs it nothing else: the same is in the files of the run."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except (MlflowException, OSError) as error:
+        _LOGGER.warning("MLflow did not take %s: %s", what, without_credentials(str(error)))
+
+
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:
     """Log numbers to the current run; does nothing where there is none, so that services work without a tracker."""
     import mlflow
 
-    if mlflow.active_run() is not None:
+    if mlflow.active_run() is None:
+        return
+    with _going_on(", ".join(metrics)):
         mlflow.log_metrics({key: float(value) for key, value in metrics.items()}, step=step)
 
 
@@ -143,10 +157,11 @@ def log_files(paths: list[Path], folder: str | None = None) -> None:
     import mlflow
 
     for path in paths if mlflow.active_run() is not None else []:
-        if path.is_dir():
-            mlflow.log_artifacts(str(path), artifact_path=folder or path.name)
-        elif path.is_file():
-            mlflow.log_artifact(str(path), artifact_path=folder)
+        with _going_on(str(path)):
+            if path.is_dir():
+                mlflow.log_artifacts(str(path), artifact_path=folder or path.name)
+            elif path.is_file():
+                mlflow.log_artifact(str(path), artifact_path=folder)
 
 
 def log_texts(paths: list[Path], folder: str) -> None:
@@ -159,7 +174,8 @@ def log_texts(paths: list[Path], folder: str) -> None:
     for file in files:
         if file.is_file():
             text = file.read_text(encoding="utf-8", errors="replace")
-            mlflow.log_text(without_credentials(text), f"{folder}/{file.name}")
+            with _going_on(str(file)):
+                mlflow.log_text(without_credentials(text), f"{folder}/{file.name}")
 
 
 @dataclass(frozen=True)

@@ -282,8 +282,11 @@ class Dataset(Strict):
 
     @property
     def has_test_set(self) -> bool:
-        """Whether there are test images."""
-        return self.test_query_path is not None or self.root_path is not None or self.is_rendered
+        """Whether there are test images, which a folder of `vt_mot` may be without: a target that nobody labelled."""
+        if self.root_path is not None:
+            has_none = self.root_path.is_dir() and not (self.root_path / "query").is_dir()
+            return not (self.dataset_name == "vt_mot" and has_none)
+        return self.test_query_path is not None or self.is_rendered
 
     @model_validator(mode="after")
     def _root_and_arguments_fit(self) -> "Dataset":
@@ -1438,8 +1441,21 @@ class Config(Strict):
 
     def _missing_paths(self, services: tuple[str, ...], section: str) -> list[str]:
         dataset = self.dataset
-        if not services or dataset.is_rendered or dataset.root_path is not None:
+        if not services or dataset.is_rendered:
             return []
+        if dataset.root_path is not None:
+            testing = (
+                "evaluation",
+                "benchmarking",
+                *["prediction"] * (dataset.prediction_query_path is None),
+            )
+            tests = [service for service in services if service in testing]
+            if dataset.has_test_set or not tests:
+                return []
+            return [
+                f"operation_mode '{self.operation_mode}' needs test images, but {section}.root_path "
+                f"{dataset.root_path} has no folder query: add query and gallery, or leave out {', '.join(tests)}"
+            ]
         if dataset.has_lists:
             return (
                 [f"operation_mode '{self.operation_mode}' needs {section}.root_path"]

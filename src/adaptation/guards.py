@@ -12,16 +12,15 @@ class NothingToLearnError(ValueError):
     """Pseudo labels from which nothing can be learned; the message says what to change. The model is as it was."""
 
 
-def check_images(modalities: Sequence[str], expected: Collection[str], least: int) -> None:
+def check_images(modalities: Sequence[str], expected: Collection[str]) -> None:
     """Check that there are images to cluster.
 
     Args:
         modalities: `visible` or `thermal`, of each image.
         expected: Modalities that the model takes.
-        least: Images of each that clustering needs: k1 of `jaccard_distance`.
 
     Raises:
-        NothingToLearnError: there are no images, or fewer than that of one modality.
+        NothingToLearnError: there are no images, or fewer than two of one modality.
     """
     counts = Counter(modalities)
     if not counts:
@@ -35,10 +34,8 @@ def check_images(modalities: Sequence[str], expected: Collection[str], least: in
                 f"the model expects {' and '.join(expected)} images, and the target has {found}: add the {name} ones, "
                 "or adapt a model of one modality"
             )
-        if counts[name] < least:
-            raise NothingToLearnError(
-                f"the target has {found} images, and clustering needs {least} of each modality: add images, or lower k1"
-            )
+        if counts[name] < 2:
+            raise NothingToLearnError(f"the target has {found} images, expected two or more of each modality")
 
 
 def check_points(points: int, least: int, modality: str) -> None:
@@ -59,19 +56,28 @@ def check_points(points: int, least: int, modality: str) -> None:
         )
 
 
-def check_linked(groups: np.ndarray) -> None:
+def check_linked(groups: np.ndarray, modalities: np.ndarray, across: bool) -> None:
     """Check that tracks or moments link images, for an adaptation without clustering.
 
     Args:
         groups: Number of the track or moment of each image, (N,).
+        modalities: Of each image (N,).
+        across: Whether images of two modalities are to be linked, too.
 
     Raises:
-        NothingToLearnError: each image stands alone, and would be learned to be somebody else than all others.
+        NothingToLearnError: each image stands alone, and would be learned to be somebody else than all others; or
+            nothing links the modalities.
     """
     if len(np.unique(groups)) == len(groups):
         raise NothingToLearnError(
             "no two images of the target are linked by a track or a moment, and clustering is null, so that each "
             "would be a person of its own: give clustering, or constraints: True where there are tracks"
+        )
+    sides = [groups[modalities == name] for name in np.unique(modalities)]
+    if across and len(sides) > 1 and not np.isin(*sides).any():
+        raise NothingToLearnError(
+            "clustering is null, and no track or moment has images of both modalities, so that nothing says who is one "
+            "person in visible and thermal images: give clustering, or set cross_modal_weight to 0"
         )
 
 

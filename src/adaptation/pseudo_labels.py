@@ -100,22 +100,26 @@ def found_labels(
         sides[name] = _Side(*pool(looks, groups[own]), groups[own])
         if cluster is not None:
             check_points(len(sides[name].present), k1, name)
-    labels = {name: np.arange(len(side.present)) for name, side in sides.items()}
+    found = {name: np.arange(len(side.present)) for name, side in sides.items()}
+    together = _together(sides)
     if cluster is not None:
-        for names in _together(sides):
+        for names in together:
             parts = {name: sides[name] for name in names}
-            labels |= _clustered(parts, apart, cluster, method, k1, k2, least)
+            found |= _clustered(parts, apart, cluster, method, k1, k2, least)
+    labels = {name: _without_gaps(own) for name, own in found.items()}
     for name, side in sides.items():
         check_clusters(side.of_images(labels[name]), method, f"{name} images")
     result = PseudoLabels(np.full(len(groups), -1), np.full(len(groups), -1))
-    matched = {} if cluster is None else _matched(sides, labels, apart)
+    matched = {}
+    if cluster is not None and len(sides) > 1:
+        matched = _matched(sides, labels, apart, _same_cluster(found) if len(together) == 1 else None)
     for name, side in sides.items():
         own = modalities == name
         result.own[own] = side.of_images(labels[name])
         for other in sides:
             if other != name:
-                found = _across(side, labels[name], sides[other], labels[other], matched.get(name))
-                result.across[own] = side.of_images(found)
+                across = _across(side, labels[name], sides[other], labels[other], matched.get(name))
+                result.across[own] = side.of_images(across)
     return result
 
 
@@ -175,19 +179,17 @@ def _clustered(
     k2: int,
     least: int,
 ) -> dict[str, np.ndarray]:
-    """Clusters of the points of each modality, numbered from 0 on in each."""
+    """Clusters of the points of each modality; one of several modalities has one number in all."""
     present = [side.present for side in sides.values()]
     points = np.unique(np.concatenate(present))
-    distances = [jaccard_distance(side.means, k1, k2) for side in sides.values()]
-    joint = distances[0] if len(distances) == 1 else joint_distances(distances, present, points)
     try:
+        distances = [jaccard_distance(side.means, k1, k2) for side in sides.values()]
+        joint = distances[0] if len(distances) == 1 else joint_distances(distances, present, points)
         labels = cluster(joint)
     except ValueError as error:
         raise NothingToLearnError(f"{method} cannot cluster {len(points)} points: {error}") from error
     labels = separate(labels, joint, pairs_among(points, apart), least)
-    return {
-        name: _without_gaps(labels[np.searchsorted(points, side.present)]) for name, side in sides.items()
-    }
+    return {name: labels[np.searchsorted(points, side.present)] for name, side in sides.items()}
 
 
 def _without_gaps(labels: np.ndarray) -> np.ndarray:
@@ -196,14 +198,26 @@ def _without_gaps(labels: np.ndarray) -> np.ndarray:
     return np.where(labels >= 0, np.searchsorted(numbers, labels), -1)
 
 
+def _same_cluster(found: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Which visible and thermal clusters are parts of one that was found in both together, bool (V, T)."""
+    visible, thermal = (np.unique(own[own >= 0]) for own in (found["visible"], found["thermal"]))
+    return visible[:, None] == thermal
+
+
 def _matched(
-    sides: Mapping[str, _Side], labels: Mapping[str, np.ndarray], apart: np.ndarray
+    sides: Mapping[str, _Side],
+    labels: Mapping[str, np.ndarray],
+    apart: np.ndarray,
+    same: np.ndarray | None,
 ) -> dict[str, np.ndarray]:
-    """Cluster of the other modality for each cluster, -1 for none; nothing where there is one modality."""
-    if len(sides) < 2:
-        return {}
+    """Cluster of the other modality for each cluster, -1 for none.
+
+    Clusters that are the `same` (V, T) count as if they had all groups in common, however few the sensors share.
+    """
     visible, thermal = (sides[name] for name in ("visible", "thermal"))
     shared = shared_people(labels["visible"], labels["thermal"], visible.present, thermal.present)
+    if same is not None:
+        shared = np.where(same, 1.0, shared)
     looks = {name: ClusterMemory(sides[name].means, own).centroids for name, own in labels.items()}
     cost = matching_cost(looks["visible"], looks["thermal"], shared)
     # Clusters that hold two people who were seen together are not one person, however alike they look.

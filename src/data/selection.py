@@ -72,6 +72,8 @@ def folders(config: Config) -> dict[str, Path | None]:
         }
     if dataset.root_path is not None:
         chosen |= dict.fromkeys((*PARTS, "target"), dataset.root_path)
+        if not dataset.has_test_set:
+            chosen |= {"query": None, "gallery": None}
     return chosen
 
 

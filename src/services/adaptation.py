@@ -7,8 +7,9 @@ CVPR 2023). Where clusters cannot be learned from, the model is left as it was w
 """
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,13 @@ from common.config import ConfigError
 from common.layers.start_statistics import average_statistics
 from common.run import Run, progress, require_free_space
 from common.runtime.keras_file import load_network
-from src.adaptation.guards import NothingToLearnError, check_images, check_linked
+from src.adaptation.guards import (
+    NothingToLearnError,
+    check_features,
+    check_images,
+    check_linked,
+    check_points,
+)
 from src.adaptation.pseudo_labels import PseudoLabels
 from src.data.pipeline import View
 from src.data.preprocessing import Preprocessing
@@ -45,7 +52,7 @@ from src.services._adaptation.report import described, log_round, report_of
 from src.services._adaptation.target import Target, target_of
 from src.services._adaptation.target_images import Side, batches_of, features_of, sides_of
 from src.training.batches import augmentations_of, views_of
-from src.training.checkpoint import save_checkpoint
+from src.training.checkpoint import save_checkpoint, seed_dropout
 from src.training.optimizer import optimizer_of
 
 _LOGGER = logging.getLogger(__name__)
@@ -100,12 +107,12 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
         )
     _check_batch(section, [name for name, _ in augmentations_of(config) if name in target.names])
     try:
-        check_images(target.modalities.tolist(), target.names, least=2)
-        if section.clustering is None and section.pseudo_labels is None:
-            check_linked(target.groups)
+        check_images(target.modalities.tolist(), target.names)
+        if section.pseudo_labels is None:
+            _check_points(section, target)
         if model is not None or config.services[0] == "adaptation":
             network = _network(config, model)
-            check_images(target.modalities.tolist(), _expected(network, target), least=2)
+            check_images(target.modalities.tolist(), _expected(network, target))
             _views(config, target, _by_modality(network, _preprocessing(config, model, network)))
     except NothingToLearnError as error:
         raise ConfigError(f"adaptation: {error}") from error
@@ -114,7 +121,12 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     if section.pseudo_labels is not None:
         given_by(section.pseudo_labels, target, section.cross_modal_weight)
     if section.resume_from is not None:
-        read_round(section.resume_from, target.samples, settings_of(config))
+        done, _ = read_round(section.resume_from, target.samples, settings_of(config))
+        if done.rounds >= section.rounds:
+            raise ConfigError(
+                f"adaptation.resume_from: {section.resume_from} is after round {done.rounds}, and adaptation.rounds is "
+                f"{section.rounds}: expected more rounds than were made"
+            )
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Report, Model]:
@@ -146,7 +158,8 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
         len(np.unique(target.groups)),
     )  # fmt: skip
     missing = _missing_modality(model, network, target)
-    done, failure = _rounds(work, _statistics_to_set(config, model))
+    save = partial(_saved, work, model, preprocessing, data_set_name(config))
+    done, failure = _rounds(work, _statistics_to_set(config, model), save)
     sentences = [_sentence(section, target, done, data_set_name(config)), *missing]
     if failure is not None:
         if model is None and done.rounds == 0:
@@ -155,7 +168,7 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
         _LOGGER.warning(sentences[-1])
     title = f"{config.general.project_name}: adaptation to {data_set_name(config)}"
     report = report_of(work.folder, title, sentences, target, done, section.rounds)
-    return report, _saved(work, model, preprocessing, done, data_set_name(config))
+    return report, save(done)
 
 
 def _section(config: Config) -> Adaptation:
@@ -197,6 +210,19 @@ def _views(config: Config, target: Target, preprocessing: Mapping[str, Preproces
         ConfigError: an augmentation refuses its arguments.
     """
     return views_of(config, {name: preprocessing[name] for name in target.names})
+
+
+def _check_points(section: Adaptation, target: Target) -> None:
+    """Check that there is enough to cluster, or to learn from without clustering.
+
+    Raises:
+        NothingToLearnError: there is not.
+    """
+    if section.clustering is None:
+        check_linked(target.groups, target.modalities, section.cross_modal_weight > 0)
+        return
+    for name in target.names:
+        check_points(len(np.unique(target.groups[target.modalities == name])), section.k1, name)
 
 
 def _check_batch(section: Adaptation, views: Sequence[str]) -> None:
@@ -254,7 +280,9 @@ def _set_statistics(work: _Work, names: str) -> None:
     learner.joined.set_weights(learner.trained.get_weights())
 
 
-def _rounds(work: _Work, new_statistics: str | None) -> tuple[Done, NothingToLearnError | None]:
+def _rounds(
+    work: _Work, new_statistics: str | None, save: Callable[[Done], Model]
+) -> tuple[Done, NothingToLearnError | None]:
     """Cluster and learn until all rounds are done, or until a guard stops them.
 
     Then the weights are again those with which clusters were last found, or those of the start.
@@ -262,26 +290,31 @@ def _rounds(work: _Work, new_statistics: str | None) -> tuple[Done, NothingToLea
     Args:
         work: Changed in place.
         new_statistics: As of `_statistics_to_set`.
+        save: Writes the model of a round.
     """
     section, learner, resumed = work.section, work.learner, work.section.resume_from
     done, kept = Done(), (Done(), learner.joined.get_weights())
     try:
-        check_images(work.target.modalities.tolist(), _expected(learner.network, work.target), least=2)
+        check_images(work.target.modalities.tolist(), _expected(learner.network, work.target))
         if resumed is not None:
             done, before = read_round(resumed, work.target.samples, work.settings)
             kept = before, restore_round(resumed, learner)
             _LOGGER.info("going on after round %d of %d", done.rounds, section.rounds)
         elif new_statistics is not None:
             _set_statistics(work, new_statistics)
-        while done.rounds < section.rounds:
+        while True:
             features = features_of(work.sides, learner.routes, f"{_title(work, done)}: features")
+            if done.rounds == section.rounds:
+                for name in work.target.names:  # nobody clusters with what the last round made
+                    check_features(features[work.target.modalities == name], f"{name} images")
+                return done, None
             labels = labels_of(section, work.target, features)
             if done.rounds:  # before, the start is kept, with its own statistics
                 kept = done, learner.joined.get_weights()
             done = _learned(work, done, features, labels)
             write_labels(labels_file(work.folder, done.rounds), work.target, labels)
             save_round(work.folder / _LAST_ROUND, learner, done, kept, work.target.samples, work.settings)
-            save_checkpoint(learner.network, work.model_path)
+            save(done)
     except NothingToLearnError as error:
         if (
             kept[0].rounds < done.rounds
@@ -291,11 +324,11 @@ def _rounds(work: _Work, new_statistics: str | None) -> tuple[Done, NothingToLea
         done, weights = kept
         learner.go_back(weights)
         return done, error
-    return done, None
 
 
 def _title(work: _Work, done: Done) -> str:
-    return f"round {done.rounds + 1}/{work.section.rounds}"
+    rounds = work.section.rounds
+    return f"round {done.rounds + 1}/{rounds}" if done.rounds < rounds else f"after round {rounds}"
 
 
 def _learned(work: _Work, done: Done, features: np.ndarray, labels: PseudoLabels) -> Done:
@@ -305,6 +338,7 @@ def _learned(work: _Work, done: Done, features: np.ndarray, labels: PseudoLabels
         NothingToLearnError: the loss or a weight is not finite.
     """
     section, target, learner = work.section, work.target, work.learner
+    seed_dropout(learner.trained, work.seed, done.rounds * section.steps_per_round)
     if (rate := section.learning_rate_schedule) is not None:
         learner.optimizer.learning_rate = build_schedule(rate.name, rate.arguments)(done.rounds)
     memories = memories_of(features, labels.own, target.modalities, target.cameras, section)
@@ -339,7 +373,8 @@ def _sentence(section: Adaptation, target: Target, done: Done, name: str) -> str
     )
 
 
-def _saved(work: _Work, model: Model | None, preprocessing: Preprocessing, done: Done, name: str) -> Model:
+def _saved(work: _Work, model: Model | None, preprocessing: Preprocessing, name: str, done: Done) -> Model:
+    """Write the network as it is, with what it was made from, so that a run that is cut off leaves a whole model."""
     network, target = work.learner.network, work.target
     before = {"modalities": [*target.names]} if model is None else model.trained_on
     save_checkpoint(network, work.model_path)

@@ -75,9 +75,8 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             check_training(as_training, data, student.model)
     if section.resume_training:
         stage = stages[_stage_of_checkpoint(student.model, len(stages)) - 1]
-        if teachers or section.teacher_momentum is not None:
-            length = sum(load_network(teacher.path).output_shape[-1] for teacher in teachers)
-            _first_start(student.training(stage, True), data, student.model, stages, length)
+        length = sum(load_network(teacher.path).outputs[0].shape[-1] for teacher in teachers)
+        _first_start(student.training(stage, True), data, student.model, stages, length)
     if section.cache_teacher or section.teacher_momentum is not None:
         return
     shape = next(iter(inputs.values()))
@@ -242,7 +241,12 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     start = _first_start(as_training, data, student.model, stages, teaching.length)
     if section.resume_training:
         assert student.model is not None
-        start = replace(start, done=with_best(start.done, student.model.path, folder))
+        start = replace(start, done=with_best(start.done, start.training.epochs, student.model.path, folder))
+    made = trained_model(student.config, data, start.network, preprocessing, folder, made_by="distillation")
+    names = [str(teacher.path) for teacher in teachers] or ["moving average"]
+    source = teachers[0] if len(teachers) == 1 else None
+    made = replace(made, trained_on={**made.trained_on, "teacher": names}, source=source)
+    made.save()  # before the file, so that a run that is cut off leaves a model that knows its preprocessing
     best = start.done.best
     for number, stage in enumerate(stages[first - 1 :], first):
         _LOGGER.info("stage %d of %d", number, len(stages))
@@ -256,10 +260,6 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
             done = train(as_training, own, start, preprocessing, folder, stage_run, teacher_of)
         scores[f"student, stage {number}"] = _best_of(done)
         best = done.best
-    made = trained_model(student.config, data, start.network, preprocessing, folder, made_by="distillation")
-    names = [str(teacher.path) for teacher in teachers] or ["moving average"]
-    source = teachers[0] if len(teachers) == 1 else None
-    made = replace(made, trained_on={**made.trained_on, "teacher": names}, source=source)
     return _report(scores, best, teaching.seconds), made
 
 

@@ -32,12 +32,12 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> Model:
     preprocessing = start_preprocessing(config, model, shape)
     folder = run.make(config.general.saved_models_dir)
     if model is not None and start.training.resume_training:
-        start = replace(start, done=with_best(start.done, model.path, folder))
-    train(config, data, start, preprocessing, folder, run)
+        start = replace(start, done=with_best(start.done, start.training.epochs, model.path, folder))
     saved = trained_model(config, data, start.network, preprocessing, folder)
     distribution = distribution_of(start.training.distribution)
     if distribution.is_chief:
-        saved.save()
+        saved.save()  # before the file, so that a run that is cut off leaves a model that knows its preprocessing
+    train(config, data, start, preprocessing, folder, run)
     if distribution.is_chief and distribution.workers > 1:
         _LOGGER.info(
             "the other workers end here; TensorFlow may report that they stopped sending heartbeats: that is expected"

@@ -31,6 +31,7 @@ from src.tools.experiment import (
     SHARED,
     Experiment,
     Step,
+    check_plan,
     metrics_of,
     run_experiment,
     step_folder,
@@ -321,7 +322,9 @@ def _run(options: Options) -> tuple[str, dict[str, Any]]:
     is_new, start = not folder.exists(), perf_counter()
     source, target = (generate(name, roots[name], "vt_mot") for name in (plan.source, plan.target))
     labels = write_true_labels(target, folder / "true_labels.csv")
-    run_experiment(on_people(plan, source, target, labels), folder, options.jobs)
+    planned = on_people(plan, source, target, labels)
+    check_plan(planned, folder)
+    run_experiment(planned, folder, options.jobs)
     minutes = (perf_counter() - start) / 60
     people = people_of(labels)
     results = {arm: scores_of([step_folder(folder, arm, s, 1) for s in plan.seeds]) for arm in plan.arms}

@@ -32,6 +32,7 @@ from src.tools.experiment import (
     SHARED,
     Experiment,
     Step,
+    check_plan,
     metrics_of,
     run_experiment,
     runs_of,
@@ -369,12 +370,15 @@ def run_on_people(
         What `run_experiment` returns, and a line that says whether the runs were fast enough, if that is known.
 
     Raises:
+        ConfigError: a step of the plan is refused, or the folder is in use.
         RuntimeError: a run failed; the message names its log.
     """
     is_new, rendered_before = not (options.folder / SHARED).exists(), root.is_dir()
     generate(plan.preset, root, "sysu_mm01")
     overrides = [*plan.overrides, "dataset.dataset_name=sysu_mm01", f"++dataset.root_path={root}"]
-    results = run_experiment(plan.model_copy(update={"overrides": overrides}), options.folder, options.jobs)
+    planned = plan.model_copy(update={"overrides": overrides})
+    check_plan(planned, options.folder)
+    results = run_experiment(planned, options.folder, options.jobs)
     if not is_new:
         return results, summed_time_verdict(options.folder, options.jobs, minutes)
     return results, [time_verdict((perf_counter() - start) / 60, minutes, rendered_before)]

@@ -11,25 +11,28 @@ are finished are not repeated, and one that was made by another plan is refused.
 
 import argparse
 import csv
+import fcntl
 import json
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
 import yaml
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from common.artifacts import whole_file, write_json
-from common.config import OUTPUTS, ConfigError, Strict, plain_overrides
+from common.config import OUTPUTS, ConfigError, Strict, compose, plain_overrides, validate
 from common.plotting import bars
 from common.run import progress
+from src.schema import Config
 from src.tools._markdown import markdown, spread
 from src.tools._planned import differences, read_plan, verdict
 
@@ -70,6 +73,62 @@ class Experiment(Strict):
     arms: dict[str, list[Step]]
     """Name of a row to its steps; differences are taken to the first arm."""
 
+    @field_validator("arms")
+    @classmethod
+    def _folders_differ(cls, arms: dict[str, list[Step]]) -> dict[str, list[Step]]:
+        folders = [SHARED, *map(_file_name, arms)]
+        if len(set(folders)) < len(folders):
+            raise ValueError(
+                f"expected names that make folders of their own, received {', '.join(arms)}, whose folders are "
+                f"{', '.join(folders[1:])}; {SHARED} is that of the shared steps"
+            )
+        return arms
+
+
+def check_plan(experiment: Experiment, folder: Path) -> None:
+    """Compose the configuration of every step, so that a mistake in the last one is told before the first is run.
+
+    Args:
+        experiment: What is to run.
+        folder: Where.
+
+    Raises:
+        ConfigError: a step's configuration is refused, has the name of a model that is not there, or the last step of
+            an arm does not evaluate.
+    """
+    os.environ.setdefault("MODELS_DIR", str(folder))  # of this check; each run has its own
+    made = {"previous", SHARED, *(f"{SHARED}_{n}" for n in range(1, len(experiment.shared) + 1))}
+    for name, steps in {SHARED: experiment.shared, **experiment.arms}.items():
+        known = made if experiment.shared and name != SHARED else set()
+        for number, step in enumerate(steps, 1):
+            models = {model: Path("model.keras") for model in sorted(known)}
+            try:
+                texts = [_with_models(text, models) for text in (*experiment.overrides, *step.overrides)]
+                config = validate(Config, compose(["--config-name", step.config, *texts]))
+            except ConfigError as error:
+                raise ConfigError(f"'{name}', step {number}: {error}") from error
+            known = known | {"previous", name, f"{name}_{number}"}
+        if name != SHARED and "evaluation" not in config.services:
+            raise ConfigError(f"'{name}', step {len(steps)}: expected a last step that evaluates")
+
+
+@contextmanager
+def alone_in(folder: Path) -> Iterator[None]:
+    """Keep a second process out of the folder of an experiment, whose runs it would take for ones that were cut off.
+
+    Raises:
+        ConfigError: there is one already.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(
+                f"an experiment is running in {folder}: wait until it ends, or give another --folder"
+            ) from error
+        yield
+
 
 def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str, dict[str, list[float]]]:
     """Run what is not finished yet.
@@ -83,13 +142,14 @@ def run_experiment(experiment: Experiment, folder: Path, jobs: int) -> dict[str,
         Arm to metric to one value a seed, as the evaluations give them.
 
     Raises:
+        ConfigError: another process runs experiments in the folder.
         RuntimeError: a run failed; the message names its log.
     """
     total = len(experiment.seeds) * (
         len(experiment.shared) + sum(len(steps) for steps in experiment.arms.values())
     )
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
-    with progress("runs", total, "runs") as advance, ThreadPoolExecutor(jobs) as pool:
+    with alone_in(folder), progress("runs", total, "runs") as advance, ThreadPoolExecutor(jobs) as pool:
 
         def chain(name: str, steps: Sequence[Step], seed: int, shared: Mapping[str, Path]) -> dict[str, Path]:
             models = {**shared, **({"previous": shared[SHARED]} if shared else {})}
@@ -353,6 +413,7 @@ def main(arguments: list[str]) -> int:
     folder = (options.folder or Path(OUTPUTS) / options.experiment.stem).absolute()
     try:
         experiment = read_plan(Experiment, options.experiment)
+        check_plan(experiment, folder)
         results = run_experiment(experiment, folder, options.jobs)
     except (ConfigError, RuntimeError) as error:
         print(f"error: {error}", file=sys.stderr)

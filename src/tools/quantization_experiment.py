@@ -23,7 +23,7 @@ from common.config import Strict
 from common.run import progress
 from src.tools._markdown import markdown, spread
 from src.tools._planned import Options, read_options, read_plan, run_planned, time_verdict, verdict
-from src.tools.experiment import metrics_of, run_step
+from src.tools.experiment import alone_in, metrics_of, run_step
 
 _PROJECT = Path(__file__).parents[2]
 _PLAN = Path(__file__).parent / "experiments/quantization.yaml"
@@ -103,7 +103,11 @@ def run_plan(plan: Plan, folder: Path, jobs: int, smoke: bool = False) -> dict[s
     """
     threads = max(1, len(os.sched_getaffinity(0)) // jobs)
     work = [(name, seed) for name, network in plan.networks.items() for seed in network.seeds]
-    with progress("runs", 3 * len(work), "runs") as advance, ThreadPoolExecutor(jobs) as pool:
+    with (
+        alone_in(folder),
+        progress("runs", 3 * len(work), "runs") as advance,
+        ThreadPoolExecutor(jobs) as pool,
+    ):
 
         def one(item: tuple[str, int]) -> Values:
             name, seed = item

@@ -120,9 +120,9 @@ def compare(
     """Compare two arms by a metric, over the seeds that both have."""
     seeds = sorted(set(arm) & set(first))
     differences = np.array([arm[seed].metrics[metric] - first[seed].metrics[metric] for seed in seeds])
-    pairs = [(_queries(store, arm[seed], metric), _queries(store, first[seed], metric)) for seed in seeds]
     if len(seeds) < 2:
         return Comparison(differences, None, None)
+    pairs = [(_queries(store, arm[seed], metric), _queries(store, first[seed], metric)) for seed in seeds]
     return Comparison(differences, paired_t(differences), _by_seeds_and_people(pairs))
 
 

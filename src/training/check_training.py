@@ -19,14 +19,16 @@ from src.training.distribution import Distribution, distribution_of
 from src.training.optimizer import built, optimizer_of
 from src.training.start import inputs_of, start_preprocessing
 from src.training.step import check_losses
-from src.training.validation import in_both_modalities
+from src.training.validation import in_both_modalities, retrieval
+from src.training.validator import searched
 
 
 def check_training(config: Config, data: Data, model: Model | None) -> None:
     """Check the identities for the batch, the channels of the input, and everything that is built by name.
 
     Raises:
-        ConfigError: there are too few identities, or an argument has a value that Keras refuses.
+        ConfigError: there are too few identities, the validation people cannot be searched, or an argument has a value
+            that Keras refuses.
     """
     training = config.training
     assert training is not None
@@ -36,6 +38,7 @@ def check_training(config: Config, data: Data, model: Model | None) -> None:
     batches = batches_of(config, data, identity_labels(data.training)[0], inputs, preprocessing)
     distribution = distribution_of(training.distribution)
     _check_batch(training, batches, distribution)
+    _check_validation(data, batches.by_modality)
     if config.dataset.cache not in ("none", "memory"):
         pixels = len(data.training) * max(int(np.prod(shape)) for shape in inputs.values())
         require_free_space(Path(config.dataset.cache), pixels, "the cached training images")
@@ -60,6 +63,22 @@ def check_training(config: Config, data: Data, model: Model | None) -> None:
     )
     distribution.require_same("training images", repr(images))
     distribution.require_same("settings of the training", repr((*settings, config.data_augmentation)))
+
+
+def _check_validation(data: Data, by_modality: bool) -> None:
+    """Refuse validation people of whom no image could be found in the gallery."""
+    if not data.validation or not data.validation_is_retrieval:
+        return
+    random = np.random.default_rng(0)
+    try:
+        retrieval(
+            lambda samples: random.normal(size=(len(samples), 2)), *searched(data.validation, by_modality)
+        )
+    except ValueError as error:
+        raise ConfigError(
+            f"the best epoch cannot be chosen by the {len(data.validation)} validation images: {error}; give a "
+            "validation_path with people whom several cameras see, or set dataset.validation_split_by: image"
+        ) from error
 
 
 def _check_batch(training: Training, batches: Batches, distribution: Distribution) -> None:

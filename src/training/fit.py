@@ -118,6 +118,8 @@ def fit(
                             _leave(interrupted[0] if interrupted else signal.SIGTERM, epoch, number)
                 done, is_best = _finish_epoch(done, running, validate, callbacks)
                 save(done, is_best)
+                if any_worker(bool(interrupted)):  # during the validation
+                    _leave(interrupted[0] if interrupted else signal.SIGTERM, epoch, steps_per_epoch - 1)
                 if network.stop_training:
                     _LOGGER.info("training was stopped by a callback after epoch %d", epoch + 1)
                     break

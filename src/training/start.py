@@ -136,12 +136,21 @@ def start_preprocessing(config: Config, model: Model | None, shape: tuple[int, i
     return preprocessing_for(config, model)
 
 
-def with_best(done: Progress, checkpoint: Path, folder: Path) -> Progress:
-    """Bring the best models so far along, since no later epoch may be better; where they are lost, the next one is."""
+def with_best(done: Progress, epochs: int, checkpoint: Path, folder: Path) -> Progress:
+    """Bring the best models so far along, since no later epoch may be better; where they are lost, the next one is.
+
+    Raises:
+        ConfigError: they are lost, and no epoch is left to be the next one.
+    """
     if done.best.value is None:
         return done
     files = [checkpoint.with_name(name) for name in ("best_augmented_model.keras", "best_model.keras")]
     if not all(file.is_file() for file in files):
+        if done.epoch >= epochs:
+            raise ConfigError(
+                f"{checkpoint} is at the end of its {epochs} epochs, and {files[-1]} is not there: copy "
+                f"{files[0].name} and {files[-1].name} beside it, or ask for more epochs"
+            )
         _LOGGER.warning("%s is not there: the best epoch is chosen among the coming ones", files[-1])
         return replace(done, best=Best(done.best.monitor, done.best.mode))
     for file in files:

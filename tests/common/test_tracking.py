@@ -4,7 +4,16 @@ from pathlib import Path
 
 import pytest
 
-from common.tracking import _git_commit, flatten, log_texts, pipeline_run, store_of, without_credentials
+from common.tracking import (
+    _git_commit,
+    flatten,
+    log_files,
+    log_metrics,
+    log_texts,
+    pipeline_run,
+    store_of,
+    without_credentials,
+)
 
 
 def test_a_folder_is_a_database_with_artefacts_beside_it(tmp_path):
@@ -43,6 +52,23 @@ def test_credentials_do_not_enter_the_history(tmp_path):
     assert run.data.tags["arm"] == "mlflow.uri=https://host/mlflow"
     copied = client.download_artifacts(run.info.run_id, "configuration/config.yaml")
     assert Path(copied).read_text() == "mlflow: {uri: 'https://host/mlflow'}\n"
+
+
+def test_a_tracker_that_fails_during_a_run_does_not_end_it(tmp_path, monkeypatch, caplog):
+    import mlflow
+
+    def is_down(*args, **kwargs):
+        raise mlflow.exceptions.MlflowException("no answer from https://me:secret@host/mlflow")
+
+    (tmp_path / "note.txt").write_text("a")
+    with pipeline_run(store_of(str(tmp_path / "mlruns")), "test", "run", {}):
+        for name in ("log_metrics", "log_artifact", "log_text"):
+            monkeypatch.setattr(mlflow, name, is_down)
+        log_metrics({"loss": 1.0}, step=1)
+        log_files([tmp_path / "note.txt"])
+        log_texts([tmp_path / "note.txt"], "configuration")
+    told = [record.getMessage() for record in caplog.records if record.name == "common.tracking"]
+    assert len(told) == 3 and told[0] == "MLflow did not take loss: no answer from https://host/mlflow"
 
 
 def test_text_without_an_address_stays_as_it_is():

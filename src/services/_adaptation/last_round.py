@@ -133,12 +133,12 @@ def _numbered(file: Mapping[str, np.ndarray], name: str) -> list[np.ndarray]:
 
 
 def settings_of(config: Config) -> dict[str, Any]:
-    """What decides about a round: the section, the seed and the augmentation, by key of the configuration."""
+    """What decides about a round: the section, the seed, pixels and augmentation, by key of the configuration."""
     assert config.adaptation is not None
     own = config.adaptation.model_dump(mode="json", exclude=_MAY_CHANGE)
     return {
         **{f"adaptation.{key}": value for key, value in own.items()},
-        **config.model_dump(mode="json", include={"data_augmentation", *OF_MODALITIES}),
+        **config.model_dump(mode="json", include={"preprocessing", "data_augmentation", *OF_MODALITIES}),
         "general.global_seed": config.general.global_seed,
     }
 

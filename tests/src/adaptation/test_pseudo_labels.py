@@ -84,6 +84,17 @@ def test_an_image_follows_its_twin_and_only_without_one_the_match(images):
     assert set(moved.tolist()) == {labels.own[~thermal & (walks == WALKS)][0]}
 
 
+def test_clusters_that_were_found_as_one_are_matched_however_they_look(images):
+    features, modalities, people, walks = images
+    thermal = modalities == "thermal"
+    others = features.copy()  # thermal images look like the person before, with one shared walk in six
+    others[thermal] = np.roll(features[thermal], WALKS * FRAMES, axis=0)
+    alone = thermal & (walks % WALKS > 0)
+    labels = _found((others, *images[1:]), np.where(alone, 1000 + walks, walks))
+    of_person = {p: labels.own[(people == p) & ~thermal][0] for p in range(PEOPLE)}
+    assert labels.across[alone].tolist() == [of_person[p] for p in people[alone]]
+
+
 def test_tracks_alone_are_clusters_that_only_their_twins_know(images):
     _, modalities, _, walks = images
     groups = np.where((modalities == "thermal") & (walks == 3), 999, walks)

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 from sklearn.metrics import adjusted_rand_score
 
-from src.adaptation.guards import NothingToLearnError, check_clusters, check_features, check_images
+from src.adaptation.guards import (
+    NothingToLearnError,
+    check_clusters,
+    check_features,
+    check_images,
+    check_linked,
+)
 from src.adaptation.statistics import cluster_statistics
 
 
@@ -94,15 +100,24 @@ def test_arrays_are_of_the_same_images():
             "the target has 0 thermal, 9 visible: add the thermal ones",
         ),
         (
-            ["visible"] * 9 + ["thermal"] * 3,
+            ["visible"] * 9 + ["thermal"],
             ["visible", "thermal"],
-            "3 thermal, 9 visible images, .* needs 5 of each",
+            "1 thermal, 9 visible images, expected two or more of each",
         ),
     ],
 )
 def test_images_that_cannot_be_clustered_are_refused(modalities, expected, message):
     with pytest.raises(NothingToLearnError, match=message):
-        check_images(modalities, expected, least=5)
+        check_images(modalities, expected)
+
+
+def test_without_clustering_something_has_to_link_the_modalities():
+    modalities = np.array(["visible", "visible", "thermal", "thermal"])
+    with pytest.raises(NothingToLearnError, match="no track or moment has images of both modalities"):
+        check_linked(np.array([0, 0, 1, 1]), modalities, across=True)
+    check_linked(np.array([0, 0, 1, 1]), modalities, across=False)
+    check_linked(np.array([0, 0, 0, 1]), modalities, across=True)
+    check_linked(np.array([0, 0]), modalities[:2], across=True)
 
 
 def test_a_collapsed_network_is_told():
@@ -124,8 +139,8 @@ def test_clusters_that_teach_nothing_are_refused():
 
 
 def test_others_pass():
-    check_images(["visible"] * 5 + ["thermal"] * 6, ["visible", "thermal"], least=5)
-    check_images(["visible"] * 5 + ["thermal"], ["visible"], least=5)
+    check_images(["visible"] * 5 + ["thermal"] * 2, ["visible", "thermal"])
+    check_images(["visible"] * 5 + ["thermal"], ["visible"])
     check_features(np.eye(3))
     check_features(np.ones((1, 3)))
     check_clusters(np.array([0, 1, -1]), "dbscan")

@@ -425,7 +425,6 @@ def test_a_person_who_is_twice_in_a_frame_is_a_mistake():
     [
         ({"clustering": {"dbscan": {"eps": 1e-6, "min_samples": 99}}}, "images for noise: raise its eps"),
         ({"clustering": {"dbscan": {"eps": 1.0}}, "k1": 90, "constraints": False}, "images into one cluster, so there"),
-        ({"k1": 49}, "are 48 tracks and images without a track, and clustering needs 49"),
         ({"optimizer": {"SGD": {"learning_rate": 1e38}}, "rounds": 3}, "lower the learning rate"),
     ],
 )  # fmt: skip
@@ -481,6 +480,39 @@ def test_a_round_that_cannot_be_learned_leaves_the_files_of_those_before(root, m
     assert _files_of_rounds(tmp_path) == {"round_1.csv", "last_round.npz"}
 
 
+def test_a_last_round_in_which_the_network_collapses_is_taken_back(root, models, tmp_path, monkeypatch):
+    _, after_one = _run(tmp_path / "one", _config(root, models["one"], {"rounds": 1}))
+    real, calls = adaptation.features_of, []
+
+    def collapses_after_the_second_round(*arguments):
+        calls.append(arguments)
+        features = real(*arguments)
+        return np.ones_like(features) if len(calls) == 3 else features
+
+    monkeypatch.setattr(adaptation, "features_of", collapses_after_the_second_round)
+    report, adapted = _run(tmp_path / "two", _config(root, models["one"], {"rounds": 2}))
+    assert "Round 2 failed" in report.notes[1] and "it has collapsed" in report.notes[1]
+    assert _same(_weights(adapted), _weights(after_one))
+
+
+def test_a_run_that_is_cut_off_leaves_a_model_with_its_preprocessing(root, models, tmp_path, monkeypatch):
+    real, calls = adaptation._learned, []
+
+    def is_cut_off_in_the_second_round(*arguments):
+        calls.append(arguments)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(adaptation, "_learned", is_cut_off_in_the_second_round)
+    with pytest.raises(KeyboardInterrupt):
+        _run(tmp_path, _config(root, models["one"], {"rounds": 3}))
+    [path] = tmp_path.rglob("adapted_model.keras")
+    left = Model.load(path)
+    assert left.trained_on["adaptation_rounds"] == 1
+    assert left.preprocessing == models["one"].preprocessing | {"input_shape": list(SHAPE)}
+
+
 def test_a_network_that_has_collapsed_is_kept(root, models, tmp_path):
     network = keras.saving.load_model(models["one"].path)
     network.get_layer("features").set_weights([np.zeros((32, 16)), np.ones(16)])
@@ -493,8 +525,9 @@ def test_a_network_that_has_collapsed_is_kept(root, models, tmp_path):
 
 def test_without_a_model_to_keep_nothing_to_learn_is_an_error(root, tmp_path):
     start = {"model_name": "plain_cnn", "input_shape": [64, 32, 3]}
-    with pytest.raises(ConfigError, match="adaptation: .* needs 49"):
-        _run(tmp_path, _config(root, start, {"k1": 49}))
+    noise = {"clustering": {"dbscan": {"eps": 1e-6, "min_samples": 99}}}
+    with pytest.raises(ConfigError, match="adaptation: .* images for noise"):
+        _run(tmp_path, _config(root, start, noise))
 
 
 def test_two_stems_need_both_modalities(root, models, tmp_path):
@@ -564,9 +597,12 @@ def test_what_cannot_be_gone_on_from_is_refused_before_the_run(root, models, tmp
     for changed, told in (
         ({"general": {"global_seed": 7}}, "general.global_seed: .*, received 7"),
         ({"data_augmentation_thermal": flipped}, "data_augmentation_thermal: .*, received .*horizontal"),
+        ({"preprocessing": {"resizing": {"interpolation": "area"}}}, "preprocessing: None, received .*area"),
     ):
         with pytest.raises(ConfigError, match=told):
             _run(tmp_path, _config(root, models["one"], {"resume_from": state}, **changed))
+    with pytest.raises(ConfigError, match="last_round.npz is after round 1, and adaptation.rounds is 1"):
+        _run(tmp_path, _config(root, models["one"], {"resume_from": state, "rounds": 1}))
 
 
 @pytest.mark.parametrize(
@@ -582,6 +618,7 @@ def test_what_cannot_be_gone_on_from_is_refused_before_the_run(root, models, tmp
             {"data_augmentation_second_view": {"random_channel_exchange": {}}},
             r"3 views \(visible, visible, thermal\) .* received 16 and 2: expected a multiple of 6 from 12",
         ),
+        ({"k1": 49}, {}, "are 48 tracks and images without a track, and clustering needs 49"),
     ],
 )
 def test_what_an_adaptation_refuses_is_told_before_the_training_of_its_chain(
@@ -850,6 +887,18 @@ def test_a_mistake_is_answered_by_its_key(changes, message):
 def test_a_value_that_is_refused_is_named_before_the_run(section, message, root, models, tmp_path):
     with pytest.raises(ConfigError, match=message):
         _run(tmp_path, _config(root, models["one"], section))
+
+
+def test_a_target_without_test_images_is_adapted_to_without_a_test(root, models, tmp_path):
+    shutil.copytree(root / "train", tmp_path / "target/train")
+    config = _config(tmp_path / "target", models["one"])
+    assert config.services == ("adaptation",)
+    assert len(read(config).target) == 192
+    assert _config(root, models["one"]).services == ("adaptation", "evaluation")
+    with pytest.raises(
+        ConfigError, match="chain_ae' needs test images, but dataset.root_path .* no folder query"
+    ):
+        _config(tmp_path / "target", models["one"], mode="chain_ae")
 
 
 def test_services_before_adaptation_see_the_source_and_those_after_it_the_target():

@@ -314,6 +314,9 @@ def test_two_stems_learn_from_one_and_from_two(folder, sysu, tmp_path, cached):
     network = keras.saving.load_model(model.path, safe_mode=True)
     assert set(network.input) == set(network.output) == {"visible", "thermal"}
     assert {"teacher_val_thermal_to_visible_mAP", "stage_2_val_thermal_to_visible_mAP"} < set(report.metrics)
+    raw["distillation"]["resume_training"] = True
+    raw["model"] = {"model_path": str(tmp_path / "distilled_models/last_augmented_model.keras")}
+    preflight(validate(Config, raw), tmp_path)
 
 
 # --------------------------------------------------------------------------------------------------------------

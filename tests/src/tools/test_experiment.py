@@ -269,6 +269,54 @@ def test_an_experiment_that_cannot_be_meant_is_refused(tmp_path, text, message, 
     assert message in capsys.readouterr().err
 
 
+def _plan(**changes):
+    step = {"config": "evaluation_config.yaml", "overrides": ["model.model_path={shared}"]}
+    raw = {
+        "question": "?", "seeds": [0, 1], "metrics": {}, "shared": [{"config": "training_config.yaml"}],
+        "arms": {"first": [step], "second": [step]},
+    }  # fmt: skip
+    return Experiment.model_validate({**raw, **changes})
+
+
+@pytest.mark.parametrize(
+    ("last", "message"),
+    [
+        ("training_config.yaml training.epoch=8", r"'last', step 1: [\s\S]*training.epoch: unknown key"),
+        ("evaluation_config.yaml model.model_path={shared_3}", r"no model \{shared_3\}"),
+        ("gone.yaml", "'last', step 1: .*gone.yaml"),
+        (
+            "evaluation_config.yaml model.model_path={shared} operation_mode=prediction",
+            "'last', step 1: expected a last step that evaluates",
+        ),
+    ],
+)
+def test_a_mistake_in_the_last_step_is_told_before_the_first_is_run(last, message, tmp_path, monkeypatch):
+    monkeypatch.delenv("MODELS_DIR", raising=False)
+    experiment.check_plan(_plan(), tmp_path)
+    config, *overrides = last.split()
+    [plan, other] = _plan(), _plan(arms={"last": [{"config": config, "overrides": overrides}]})
+    plan = plan.model_copy(update={"arms": {**plan.arms, **other.arms}})
+    with pytest.raises(ConfigError, match=message):
+        experiment.check_plan(plan, tmp_path)
+
+
+@pytest.mark.parametrize("names", [("AGW", "AGW+"), ("shared", "other")])
+def test_arms_whose_runs_would_share_a_folder_are_refused(names):
+    with pytest.raises(ValueError, match="expected names that make folders of their own"):
+        _plan(arms=dict.fromkeys(names, [{"config": "a.yaml"}]))
+
+
+def test_a_second_process_is_kept_out_of_the_folder_of_an_experiment(tmp_path, runs):
+    plan = read_plan(Experiment, _file(tmp_path))
+    with (
+        experiment.alone_in(tmp_path / "out"),
+        pytest.raises(ConfigError, match="an experiment is running in .*out"),
+    ):
+        run_experiment(plan, tmp_path / "out", jobs=1)
+    assert not runs
+    run_experiment(plan, tmp_path / "out", jobs=1)
+
+
 def test_a_metric_that_is_not_there_is_named(tmp_path, runs):
     plan = read_plan(Experiment, _file(tmp_path, TEXT.replace("keras/rank1", "keras/rank2")))
     with pytest.raises(ConfigError, match=r"has no 'float32/keras/rank2', it has float32/keras/rank1"):

@@ -30,7 +30,7 @@ def checkpoint(tmp_path):
 
 def test_a_resumed_training_keeps_the_best_models_so_far(checkpoint, tmp_path):
     done = Progress(Best("val_mAP", "max", 0.9, 1), epoch=3)
-    assert with_best(done, checkpoint, tmp_path) == done
+    assert with_best(done, 3, checkpoint, tmp_path) == done
     for name in FILES:
         assert (tmp_path / name).read_text() == name
     assert {path.name for path in tmp_path.iterdir()} == {"before", *FILES}
@@ -38,14 +38,17 @@ def test_a_resumed_training_keeps_the_best_models_so_far(checkpoint, tmp_path):
 
 def test_where_the_best_models_are_lost_a_coming_epoch_is_the_best(checkpoint, tmp_path, caplog):
     checkpoint.with_name("best_model.keras").unlink()
-    done = with_best(Progress(Best("val_mAP", "max", 0.9, 1), epoch=3), checkpoint, tmp_path)
+    before = Progress(Best("val_mAP", "max", 0.9, 1), epoch=3)
+    done = with_best(before, 4, checkpoint, tmp_path)
     assert (done.best, done.epoch) == (Best("val_mAP", "max"), 3)
     assert "best_model.keras is not there" in caplog.text
+    with pytest.raises(ConfigError, match="at the end of its 3 epochs, and .*best_model.keras is not there"):
+        with_best(before, 3, checkpoint, tmp_path)
 
 
 def test_a_training_without_a_best_epoch_has_nothing_to_keep(checkpoint, tmp_path, caplog):
     done = Progress(Best("val_loss", "min"), step=2)
-    assert with_best(done, checkpoint, tmp_path) == done
+    assert with_best(done, 3, checkpoint, tmp_path) == done
     assert [path.name for path in tmp_path.iterdir()] == ["before"] and not caplog.text
 
 

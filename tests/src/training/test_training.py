@@ -265,6 +265,20 @@ def test_a_signal_saves_a_checkpoint_and_leaves_with_the_usual_code(tmp_path, nu
     assert signal.getsignal(number) is before
 
 
+def test_a_signal_during_the_validation_of_the_last_epoch_leaves_too(tmp_path):
+    saved = []
+
+    def validate():
+        if len(saved) == 1:
+            signal.raise_signal(signal.SIGTERM)
+        return {"val_loss": 1.0}
+
+    with pytest.raises(SystemExit) as leaving:
+        _fit(tmp_path, _batches(20), 2, validate=validate, save=lambda done, best: saved.append(done))
+    assert leaving.value.code == 128 + signal.SIGTERM
+    assert (saved[-1].epoch, saved[-1].step) == (2, 0)
+
+
 def test_callbacks_continue_with_their_patience(tmp_path):
     stopping = {"EarlyStopping": {"monitor": "val_loss", "patience": 3}}
     states = []

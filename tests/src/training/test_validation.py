@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.config import ConfigError
 from src.data.pipeline import load_images
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
+from src.data.selection import Data
 from src.models._head import embedding_model, reid_network
 from src.models.agw import agw
 from src.registries import monitors
+from src.training.check_training import _check_validation
 from src.training.validation import Route, by_modality, embed_samples, retrieval, routes_of
 
 SHAPE = (64, 32, 3)
@@ -109,3 +112,18 @@ def test_images_of_the_same_room_are_no_match_in_validation():
     assert values["val_rank1"] == values["val_thermal_to_visible_rank1"] == 0.0
     apart = [replace(sample, room=None) for sample in [thermal, *visible]]
     assert retrieval(embed, apart[:1], apart[1:4])["val_thermal_to_visible_rank1"] == 1.0
+
+
+def test_people_whom_one_camera_saw_cannot_choose_the_best_epoch():
+    training = [Sample(Path(f"{n}.png"), n, 1) for n in range(2)]
+    cameras = {"by one camera": (1, 1), "by two": (1, 2)}
+    seen = {
+        name: [Sample(Path(f"{n}_{c}_{k}.png"), n, c) for n in range(2, 5) for c in both for k in range(2)]
+        for name, both in cameras.items()
+    }
+    _check_validation(Data(training, seen["by two"]), by_modality=False)
+    _check_validation(Data(training, training), by_modality=False)
+    with pytest.raises(
+        ConfigError, match="best epoch cannot be chosen by the 12 validation images: .* several"
+    ):
+        _check_validation(Data(training, seen["by one camera"]), by_modality=False)
