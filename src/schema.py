@@ -259,7 +259,7 @@ class Dataset(Strict):
     quantization_path: OptionalPath = None
     """Folder of the images that calibrate quantization; the training images where it is not set."""
     quantization_split: Share | None = None
-    """Share of the calibration images to use; all of them (at most `quantization.max_images`) where it is not set."""
+    """Share of the calibration images to use, all of them where it is not set; at most `quantization.max_images`."""
     training_modalities: Annotated[list[Literal["visible", "thermal"]], Field(min_length=1)] | None = None
     """Modalities to train and validate on; all that are there where it is not set. Tests have all of theirs."""
     on_bad_image: Literal["raise", "skip"] = "raise"
@@ -1206,7 +1206,8 @@ class Config(Strict):
     dataset: Dataset = Dataset()
     """The images."""
     preprocessing: PreprocessingSection | None = None
-    """From a file to the input of the network; a model made here carries its own, which is then the default."""
+    """From a file to the input of the network. A model made here carries its own: training and distillation take this
+    section in its place where it is stated, all other services keep the model's and warn."""
     data_augmentation: AugmentationSection = {}
     """Augmentations by name with their arguments, applied to training images in the order of appearance."""
     data_augmentation_visible: AugmentationSection = {}

@@ -174,7 +174,7 @@ def read_folder_of(config: Config, purpose: str, path: Path) -> list[Sample]:
     if dataset.has_lists:
         samples = reader(path, part=purpose) if purpose in PARTS else any_images(path, _no_layout)
     else:
-        samples = any_images(path, reader) if purpose in _PREDICTION else reader(path)
+        samples = any_images(path, reader) if purpose in (*_PREDICTION, "calibration") else reader(path)
     return samples
 
 
