@@ -89,7 +89,9 @@ def _give(name, arguments, monkeypatch):
 def _commands(text: str) -> list[list[str]]:
     """The programs that a shell would start, with their arguments; one that is not among `PROGRAMS` is a mistake."""
     told = "".join(f"""{name}() {{ printf '%s\\0' {name} "$@"; printf '\\n\\0'; }}\n""" for name in PROGRAMS)
-    text = re.sub(rf"^\S*/(?=({'|'.join(PROGRAMS)}) )", "", text, flags=re.MULTILINE)  # of an environment's folder
+    text = re.sub(
+        rf"^\S*/(?=({'|'.join(PROGRAMS)}) )", "", text, flags=re.MULTILINE
+    )  # of an environment's folder
     environment = {"PATH": "/nowhere", "MODELS_DIR": "/models"}
     shell = subprocess.run(
         ["/bin/bash", "-euc", told + text], env=environment, capture_output=True, text=True, check=False
