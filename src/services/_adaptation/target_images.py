@@ -52,7 +52,7 @@ def sides_of(
 
     Args:
         samples: Without identities.
-        preprocessing: Of each modality, or `{"": ...}` of both.
+        preprocessing: Of each modality.
         cache: `dataset.cache`.
     """
     sides = {}
@@ -60,9 +60,8 @@ def sides_of(
         places = np.array([n for n, sample in enumerate(samples) if sample.modality == name], int)
         if len(places):
             own = [samples[n] for n in places]
-            how = preprocessing.get("") or preprocessing[name]
-            pixels = None if cache == "none" else kept_pixels(own, how, cache)
-            sides[name] = Side(places, own, how, pixels)
+            pixels = None if cache == "none" else kept_pixels(own, preprocessing[name], cache)
+            sides[name] = Side(places, own, preprocessing[name], pixels)
     return sides
 
 
