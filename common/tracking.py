@@ -93,9 +93,8 @@ def pipeline_run(
 
 def _connected(store: Store) -> Any:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
-    os.environ.setdefault(
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"
-    )  # a bar for each file of a few kilobytes
+    # Else there is a bar for each file of a few kilobytes.
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for logger in ("alembic", "mlflow.store.db.utils", "mlflow.tracking.fluent"):
         logging.getLogger(logger).setLevel(logging.WARNING)
     import mlflow
@@ -120,26 +119,36 @@ def _sweep_run(sweep: Path, experiment_id: str) -> str:
 
 
 @contextmanager
-def stage_run(name: str) -> Iterator[None]:
-    """A nested MLflow run for a service of the chain or a stage of it; nothing where there is no run."""
-    import mlflow
-
-    if mlflow.active_run() is None:
-        yield
-        return
-    with mlflow.start_run(run_name=name, nested=True):
-        yield
-
-
-@contextmanager
 def _going_on(what: str) -> Iterator[None]:
-    """A tracker that fails during a run is told and costs it nothing else: the same is in the files of the run."""
+    """A tracker that fails between start and end of a chain is told and costs it nothing else.
+
+    The same is in the files of the run.
+    """
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except (MlflowException, OSError) as error:
         _LOGGER.warning("MLflow did not take %s: %s", what, without_credentials(str(error)))
+
+
+@contextmanager
+def stage_run(name: str) -> Iterator[None]:
+    """A nested MLflow run for a service of the chain or a stage of it; nothing where there is no run."""
+    import mlflow
+
+    run = None
+    if mlflow.active_run() is not None:
+        with _going_on(f"the start of {name}"):
+            run = mlflow.start_run(run_name=name, nested=True)
+    status = "FAILED"
+    try:
+        yield
+        status = "FINISHED"
+    finally:
+        if run is not None:
+            with _going_on(f"the end of {name}"):
+                mlflow.end_run(status)
 
 
 def log_metrics(metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -284,8 +284,8 @@ class Dataset(Strict):
     def has_test_set(self) -> bool:
         """Whether there are test images, which a folder of `vt_mot` may be without: a target that nobody labelled."""
         if self.root_path is not None:
-            has_none = self.root_path.is_dir() and not (self.root_path / "query").is_dir()
-            return not (self.dataset_name == "vt_mot" and has_none)
+            tests = [(self.root_path / name).is_dir() for name in ("query", "gallery")]
+            return self.dataset_name != "vt_mot" or any(tests) or not self.root_path.is_dir()
         return self.test_query_path is not None or self.is_rendered
 
     @model_validator(mode="after")
@@ -1455,7 +1455,7 @@ class Config(Strict):
                 return []
             return [
                 f"operation_mode '{self.operation_mode}' needs test images, but {section}.root_path "
-                f"{dataset.root_path} has no folder query: add query and gallery, or leave out {', '.join(tests)}"
+                f"{dataset.root_path} has no folders query and gallery: add them, or leave out {', '.join(tests)}"
             ]
         if dataset.has_lists:
             return (

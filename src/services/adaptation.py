@@ -108,7 +108,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     _check_batch(section, [name for name, _ in augmentations_of(config) if name in target.names])
     try:
         check_images(target.modalities.tolist(), target.names)
-        if section.pseudo_labels is None:
+        if section.pseudo_labels is None and section.rounds:
             _check_points(section, target)
         if model is not None or config.services[0] == "adaptation":
             network = _network(config, model)
@@ -302,7 +302,7 @@ def _rounds(
             _LOGGER.info("going on after round %d of %d", done.rounds, section.rounds)
         elif new_statistics is not None:
             _set_statistics(work, new_statistics)
-        while True:
+        while section.rounds:  # without any, statistics alone are those of the target
             features = features_of(work.sides, learner.routes, f"{_title(work, done)}: features")
             if done.rounds == section.rounds:
                 for name in work.target.names:  # nobody clusters with what the last round made
@@ -324,6 +324,7 @@ def _rounds(
         done, weights = kept
         learner.go_back(weights)
         return done, error
+    return done, None
 
 
 def _title(work: _Work, done: Done) -> str:

@@ -16,6 +16,7 @@ from common.quantization.equalize import equalize_channels
 from common.quantization.qat import check_float_layers, check_kernels
 from common.run import Run
 from common.runtime.keras_file import load_network
+from src.data.labels import people
 from src.data.sample import Sample
 from src.data.selection import Data, preprocessing_for
 from src.data.splits import split_by_image
@@ -115,7 +116,9 @@ def _images_of_qat(config: Config, data: Data) -> tuple[Sequence[Sample], Sequen
     """
     if data.target:
         return split_by_image(data.target, config.dataset.validation_split, config.dataset.seed)
-    return data.training or data.calibration, data.validation
+    section = _section(config)
+    calibration = people(data.calibration) if section.qat.task_weight > 0 else data.calibration
+    return data.training or calibration, data.validation
 
 
 def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Report, Model]:

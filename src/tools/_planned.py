@@ -33,7 +33,9 @@ def read_options(arguments: Sequence[str], description: str, plan: Path) -> Opti
     parser.add_argument(
         "plan", type=Path, nargs="?", default=plan, help="a YAML file (default: the project's)"
     )
-    parser.add_argument("--folder", type=Path, help=f"where the runs go; {OUTPUTS}/<name of the plan> by default")
+    parser.add_argument(
+        "--folder", type=Path, help=f"where the runs go; {OUTPUTS}/<name of the plan> by default"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: 2)")
     parser.add_argument(
         "--smoke", action="store_true", help="one step of everything, tiny; the page stays as it is"

@@ -107,7 +107,7 @@ def check_plan(experiment: Experiment, folder: Path) -> None:
                 config = validate(Config, compose(["--config-name", step.config, *texts]))
             except ConfigError as error:
                 raise ConfigError(f"'{name}', step {number}: {error}") from error
-            known = known | {"previous", name, f"{name}_{number}"}
+            known = known | {"previous"}
         if name != SHARED and "evaluation" not in config.services:
             raise ConfigError(f"'{name}', step {len(steps)}: expected a last step that evaluates")
 

@@ -76,8 +76,9 @@ def _check_validation(data: Data, by_modality: bool) -> None:
         )
     except ValueError as error:
         raise ConfigError(
-            f"the best epoch cannot be chosen by the {len(data.validation)} validation images: {error}; give a "
-            "validation_path with people whom several cameras see, or set dataset.validation_split_by: image"
+            f"the best epoch cannot be chosen by the {len(data.validation)} validation images: {error}; validate on "
+            "people whom two cameras or more see; a training that holds out people of its own may hold out images "
+            "of everybody, dataset.validation_split_by: image"
         ) from error
 
 

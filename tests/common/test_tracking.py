@@ -11,6 +11,7 @@ from common.tracking import (
     log_metrics,
     log_texts,
     pipeline_run,
+    stage_run,
     store_of,
     without_credentials,
 )
@@ -67,8 +68,14 @@ def test_a_tracker_that_fails_during_a_run_does_not_end_it(tmp_path, monkeypatch
         log_metrics({"loss": 1.0}, step=1)
         log_files([tmp_path / "note.txt"])
         log_texts([tmp_path / "note.txt"], "configuration")
+        with monkeypatch.context() as patch, stage_run("quantization"):
+            patch.setattr(mlflow.tracking.MlflowClient, "set_terminated", is_down)
+        monkeypatch.setattr(mlflow, "start_run", is_down)
+        with stage_run("evaluation"):
+            done = True
+    assert done
     told = [record.getMessage() for record in caplog.records if record.name == "common.tracking"]
-    assert len(told) == 3 and told[0] == "MLflow did not take loss: no answer from https://host/mlflow"
+    assert len(told) == 5 and told[0] == "MLflow did not take loss: no answer from https://host/mlflow"
 
 
 def test_text_without_an_address_stays_as_it_is():

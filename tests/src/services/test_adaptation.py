@@ -896,7 +896,8 @@ def test_a_target_without_test_images_is_adapted_to_without_a_test(root, models,
     assert len(read(config).target) == 192
     assert _config(root, models["one"]).services == ("adaptation", "evaluation")
     with pytest.raises(
-        ConfigError, match="chain_ae' needs test images, but dataset.root_path .* no folder query"
+        ConfigError,
+        match="chain_ae' needs test images, but dataset.root_path .* no folders query and gallery",
     ):
         _config(tmp_path / "target", models["one"], mode="chain_ae")
 
