@@ -1445,11 +1445,8 @@ class Config(Strict):
         if not services or dataset.is_rendered:
             return []
         if dataset.root_path is not None:
-            testing = (
-                "evaluation",
-                "benchmarking",
-                *["prediction"] * (dataset.prediction_query_path is None),
-            )
+            shows_own = dataset.prediction_query_path is not None
+            testing = {"evaluation", "benchmarking", *(() if shows_own else ("prediction",))}
             tests = [service for service in services if service in testing]
             if dataset.has_test_set or not tests:
                 return []

@@ -115,11 +115,11 @@ def fit(
                         if any_worker(bool(interrupted)):
                             here = replace(done, step=running.steps, sums=running.sums)
                             save(replace(here, callbacks=callback_numbers(callbacks)), False)
-                            _leave(interrupted[0] if interrupted else signal.SIGTERM, epoch, number)
+                            _leave(interrupted, epoch, number)
                 done, is_best = _finish_epoch(done, running, validate, callbacks)
                 save(done, is_best)
                 if any_worker(bool(interrupted)):  # during the validation
-                    _leave(interrupted[0] if interrupted else signal.SIGTERM, epoch, steps_per_epoch - 1)
+                    _leave(interrupted, epoch, steps_per_epoch - 1)
                 if network.stop_training:
                     _LOGGER.info("training was stopped by a callback after epoch %d", epoch + 1)
                     break
@@ -173,7 +173,9 @@ def _interruptions() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def _leave(number: int, epoch: int, step: int) -> None:
+def _leave(received: Sequence[int], epoch: int, step: int) -> None:
+    """End the program with the code of the signal, which another process of the training may have received."""
+    number = received[0] if received else signal.SIGTERM
     _LOGGER.warning(
         "%s in epoch %d, batch %d: last_augmented_model.keras can be resumed with resume_training: True",
         signal.Signals(number).name, epoch + 1, step + 1,

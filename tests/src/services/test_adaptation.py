@@ -435,17 +435,23 @@ def test_a_guard_keeps_the_model_and_says_what_to_change(section, message, root,
     assert "the model is as it was before" in caplog.text
 
 
-def _finds_nobody_at(monkeypatch, time):
-    """Lets clustering fail at its first, second, ... time."""
-    calls = []
+def _at(monkeypatch, name, time, act):
+    """Lets a function of the service raise `act`, or give what `act` makes of it, at its first, second, ... time."""
+    real, calls = getattr(adaptation, name), []
 
-    def labels_of(*arguments):
+    def called(*arguments):
         calls.append(arguments)
-        if len(calls) == time:
-            raise adaptation.NothingToLearnError("no clusters")
-        return labels_of_target(*arguments)
+        if len(calls) != time:
+            return real(*arguments)
+        if isinstance(act, BaseException):
+            raise act
+        return act(real(*arguments))
 
-    monkeypatch.setattr(adaptation, "labels_of", labels_of)
+    monkeypatch.setattr(adaptation, name, called)
+
+
+def _finds_nobody_at(monkeypatch, time):
+    _at(monkeypatch, "labels_of", time, adaptation.NothingToLearnError("no clusters"))
 
 
 def _files_of_rounds(folder):
@@ -466,15 +472,7 @@ def test_a_guard_in_a_later_round_keeps_the_last_weights_that_could_be_clustered
 
 
 def test_a_round_that_cannot_be_learned_leaves_the_files_of_those_before(root, models, tmp_path, monkeypatch):
-    real, calls = adaptation._learned, []
-
-    def fails_the_second_time(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise adaptation.NothingToLearnError("the loss became nan")
-        return real(*arguments)
-
-    monkeypatch.setattr(adaptation, "_learned", fails_the_second_time)
+    _at(monkeypatch, "_learned", 2, adaptation.NothingToLearnError("the loss became nan"))
     report, _ = _run(tmp_path, _config(root, models["one"], {"rounds": 3}))
     assert report.metrics["rounds"] == 1
     assert _files_of_rounds(tmp_path) == {"round_1.csv", "last_round.npz"}
@@ -482,29 +480,14 @@ def test_a_round_that_cannot_be_learned_leaves_the_files_of_those_before(root, m
 
 def test_a_last_round_in_which_the_network_collapses_is_taken_back(root, models, tmp_path, monkeypatch):
     _, after_one = _run(tmp_path / "one", _config(root, models["one"], {"rounds": 1}))
-    real, calls = adaptation.features_of, []
-
-    def collapses_after_the_second_round(*arguments):
-        calls.append(arguments)
-        features = real(*arguments)
-        return np.ones_like(features) if len(calls) == 3 else features
-
-    monkeypatch.setattr(adaptation, "features_of", collapses_after_the_second_round)
+    _at(monkeypatch, "features_of", 3, np.ones_like)
     report, adapted = _run(tmp_path / "two", _config(root, models["one"], {"rounds": 2}))
     assert "Round 2 failed" in report.notes[1] and "it has collapsed" in report.notes[1]
     assert _same(_weights(adapted), _weights(after_one))
 
 
 def test_a_run_that_is_cut_off_leaves_a_model_with_its_preprocessing(root, models, tmp_path, monkeypatch):
-    real, calls = adaptation._learned, []
-
-    def is_cut_off_in_the_second_round(*arguments):
-        calls.append(arguments)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(adaptation, "_learned", is_cut_off_in_the_second_round)
+    _at(monkeypatch, "_learned", 2, KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         _run(tmp_path, _config(root, models["one"], {"rounds": 3}))
     [path] = tmp_path.rglob("adapted_model.keras")
@@ -774,20 +757,11 @@ def test_labels_that_connect_nothing_are_refused(root, models, tmp_path):
 
 
 def test_each_round_that_was_learned_keeps_its_pseudo_labels(root, models, tmp_path, monkeypatch):
-    real, calls = adaptation._learned, []
-
-    def stops_in_the_third(*arguments):
-        calls.append(arguments)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return real(*arguments)
-
-    monkeypatch.setattr(adaptation, "_learned", stops_in_the_third)
-    with pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        _at(patch, "_learned", 3, KeyboardInterrupt())
         _run(tmp_path, _config(root, models["one"], {"rounds": 3}))
     names = {path.name for path in (tmp_path / "adaptation/pseudo_labels").iterdir()}
     assert names == {"round_1.csv", "round_2.csv"}
-    monkeypatch.setattr(adaptation, "_learned", real)
     section = {"rounds": 3, "resume_from": str(tmp_path / "adaptation/last_round.npz")}
     report, _ = _run(tmp_path / "on", _config(root, models["one"], section))
     assert report.metrics["rounds"] == 3 and report.metrics["rounds_left"] == 0
