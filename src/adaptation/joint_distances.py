@@ -9,8 +9,6 @@ def joint_distances(
 ) -> scipy.sparse.csr_array:
     """Return the mean of several distances between points, each pair over those that know both of it.
 
-    Two people who look alike to one sensor rarely do so to another one beside it: the mean tells more than either.
-
     Args:
         distances: Symmetric (n, n) each, as `jaccard_distance` returns them: what is absent is 1.
         present: Numbers of the points that each of them is of, ascending, (n,).
@@ -32,3 +30,28 @@ def joint_distances(
     counts = (known[:, rows] & known[:, closeness.indices]).sum(axis=0)
     mean = np.maximum(1 - closeness.data / counts, 0).astype(np.float32)
     return scipy.sparse.csr_array((mean, closeness.indices, closeness.indptr), size)
+
+
+def with_part(
+    distances: scipy.sparse.csr_array, places: np.ndarray, part: scipy.sparse.csr_array
+) -> scipy.sparse.csr_array:
+    """Return distances (G, G) in which those among some points are replaced.
+
+    Args:
+        distances: Symmetric (G, G), what is absent is 1.
+        places: Of the points, ascending (n,).
+        part: Their distances (n, n), likewise.
+
+    Returns:
+        As `distances`, with sorted indices.
+    """
+    inside = np.zeros(distances.shape[0], bool)
+    inside[places] = True
+    old, new = distances.tocoo(), part.tocoo()
+    kept = ~(inside[old.row] & inside[old.col])
+    rows = np.concatenate([old.row[kept], places[new.row]])
+    columns = np.concatenate([old.col[kept], places[new.col]])
+    data = np.concatenate([old.data[kept], new.data])
+    whole = scipy.sparse.csr_array((data, (rows, columns)), distances.shape)
+    whole.sort_indices()
+    return whole

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 import scipy.sparse
@@ -10,7 +11,7 @@ from src.adaptation.centred import centred
 from src.adaptation.constraints import pairs_among, pool, separate
 from src.adaptation.guards import NothingToLearnError, check_clusters, check_features, check_points
 from src.adaptation.jaccard import jaccard_distance
-from src.adaptation.joint_distances import joint_distances
+from src.adaptation.joint_distances import joint_distances, with_part
 from src.adaptation.matching import match_clusters, matching_cost, shared_people
 from src.adaptation.memory import ClusterMemory
 
@@ -69,10 +70,9 @@ def found_labels(
 ) -> PseudoLabels:
     """Cluster the images of each modality, and match the clusters of two.
 
-    Where groups hold images of both modalities, these are clustered together, by the mean of the distances that either
-    sees. An image takes the cluster in which its group is in the other modality, if it is there; else the one that is
-    matched with its own cluster. Clusters are not matched if a group of one is
-    apart from a group of the other.
+    Where groups hold images of both modalities, these are clustered together, by what both see. An image takes the
+    cluster in which its group is in the other modality, if it is there; else the one that is matched with its own
+    cluster. Clusters are not matched if a group of one is apart from a group of the other.
 
     Args:
         features: (N, D).
@@ -180,16 +180,37 @@ def _clustered(
     least: int,
 ) -> dict[str, np.ndarray]:
     """Clusters of the points of each modality; one of several modalities has one number in all."""
-    present = [side.present for side in sides.values()]
-    points = np.unique(np.concatenate(present))
+    points = np.unique(np.concatenate([side.present for side in sides.values()]))
     try:
-        distances = [jaccard_distance(side.means, k1, k2) for side in sides.values()]
-        joint = distances[0] if len(distances) == 1 else joint_distances(distances, present, points)
-        labels = cluster(joint)
+        distances = _distances(sides, points, k1, k2)
+        labels = cluster(distances)
     except ValueError as error:
         raise NothingToLearnError(f"{method} cannot cluster {len(points)} points: {error}") from error
-    labels = separate(labels, joint, pairs_among(points, apart), least)
+    labels = separate(labels, distances, pairs_among(points, apart), least)
     return {name: labels[np.searchsorted(points, side.present)] for name, side in sides.items()}
+
+
+def _distances(
+    sides: Mapping[str, _Side], points: np.ndarray, k1: int, k2: int
+) -> scipy.sparse.csr_array:
+    """Jaccard distances of points (G, G).
+
+    Two people who look alike to one sensor rarely do so to the one beside it: neighbours by both are right where those
+    by either are not. So points that both see are compared by the features of both, side by side; other pairs by the
+    modality that sees both of them.
+    """
+    present = [side.present for side in sides.values()]
+    both = reduce(np.intersect1d, present)
+    together = None
+    if len(both) >= k1:
+        seen = [side.means[np.searchsorted(side.present, both)] for side in sides.values()]
+        together = jaccard_distance(np.concatenate(seen, axis=1), k1, k2)
+        if len(both) == len(points):
+            return together
+    distances = joint_distances(
+        [jaccard_distance(side.means, k1, k2) for side in sides.values()], present, points
+    )
+    return distances if together is None else with_part(distances, np.searchsorted(points, both), together)
 
 
 def _without_gaps(labels: np.ndarray) -> np.ndarray:

@@ -1,10 +1,10 @@
-"""The mean of the distances of two sensors, against a loop over all pairs."""
+"""Distances of two sensors together, against a loop over all pairs."""
 
 import numpy as np
 import pytest
 
 from src.adaptation.jaccard import jaccard_distance
-from src.adaptation.joint_distances import joint_distances
+from src.adaptation.joint_distances import joint_distances, with_part
 
 
 def _dense(distances):
@@ -38,3 +38,15 @@ def test_one_sensor_gives_its_own_distances():
     own = jaccard_distance(np.random.default_rng(1).normal(size=(20, 4)), k1=6, k2=2)
     joint = joint_distances([own], [np.arange(20)], np.arange(20))
     np.testing.assert_allclose(_dense(joint), _dense(own), atol=1e-6)
+
+
+def test_distances_among_some_points_are_replaced():
+    random = np.random.default_rng(2)
+    whole, part = (jaccard_distance(random.normal(size=(n, 3)), k1=5, k2=2) for n in (14, 8))
+    places = np.array([0, 1, 3, 4, 8, 9, 12, 13])
+    expected = _dense(whole)
+    expected[np.ix_(places, places)] = _dense(part)
+    found = with_part(whole, places, part)
+    assert found.dtype == np.float32 and found.has_sorted_indices
+    np.testing.assert_array_equal(_dense(found), expected)
+    assert (found.diagonal() == 0).all()
