@@ -190,9 +190,7 @@ def _clustered(
     return {name: labels[np.searchsorted(points, side.present)] for name, side in sides.items()}
 
 
-def _distances(
-    sides: Mapping[str, _Side], points: np.ndarray, k1: int, k2: int
-) -> scipy.sparse.csr_array:
+def _distances(sides: Mapping[str, _Side], points: np.ndarray, k1: int, k2: int) -> scipy.sparse.csr_array:
     """Jaccard distances of points (G, G).
 
     Two people who look alike to one sensor rarely do so to the one beside it: neighbours by both are right where those
