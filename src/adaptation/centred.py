@@ -17,7 +17,7 @@ def centred(features: np.ndarray, cameras: np.ndarray, groups: np.ndarray, prior
         features: Of one modality (N, D).
         cameras: Number of the camera of each (N,); with one number, the mean of all is taken out.
         groups: Images of one person, integers (N,). A group counts once at a camera, however long it stayed.
-        prior: Groups of about two people.
+        prior: Groups of one person or two.
 
     Returns:
         Float32 (N, D) of length 1.

@@ -47,6 +47,7 @@ def with_part(
     """
     inside = np.zeros(distances.shape[0], bool)
     inside[places] = True
+    places = places.astype(distances.indices.dtype)
     old, new = distances.tocoo(), part.tocoo()
     kept = ~(inside[old.row] & inside[old.col])
     rows = np.concatenate([old.row[kept], places[new.row]])

@@ -195,19 +195,19 @@ def _distances(sides: Mapping[str, _Side], points: np.ndarray, k1: int, k2: int)
 
     Two people who look alike to one sensor rarely do so to the one beside it: neighbours by both are right where those
     by either are not. So points that both see are compared by the features of both, side by side; other pairs by the
-    modality that sees both of them.
+    modality that sees both of them, and those that none sees are at distance 1. Where fewer than half of the points are
+    seen by both, these are too few of a person to fill a neighbourhood, and the mean of what either sees is taken.
     """
     present = [side.present for side in sides.values()]
     both = reduce(np.intersect1d, present)
     together = None
-    if len(both) >= k1:
+    if len(both) >= max(k1, len(points) / 2):
         seen = [side.means[np.searchsorted(side.present, both)] for side in sides.values()]
         together = jaccard_distance(np.concatenate(seen, axis=1), k1, k2)
         if len(both) == len(points):
             return together
-    distances = joint_distances(
-        [jaccard_distance(side.means, k1, k2) for side in sides.values()], present, points
-    )
+    each = [jaccard_distance(side.means, k1, k2) for side in sides.values()]
+    distances = joint_distances(each, present, points)
     return distances if together is None else with_part(distances, np.searchsorted(points, both), together)
 
 

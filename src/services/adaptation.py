@@ -1,9 +1,9 @@
 """Adaptation: from a model and images that nobody labelled to a model that knows their cameras.
 
 Each round clusters the images and learns from the clusters as if they were people (Dai et al., "Cluster Contrast for
-Unsupervised Person Re-Identification", ACCV 2022); those of two modalities are clustered by themselves and matched (Wu
-and Ye, "Unsupervised Visible-Infrared Person Re-Identification via Progressive Graph Matching and Alternate Learning",
-CVPR 2023). Where clusters cannot be learned from, the model is left as it was when they last could.
+Unsupervised Person Re-Identification", ACCV 2022). Those of two modalities are matched (Wu and Ye, "Unsupervised
+Visible-Infrared Person Re-Identification via Progressive Graph Matching and Alternate Learning", CVPR 2023), and found
+together where their sensors see the same tracks. Where clusters cannot be learned from, the model is left as it was when they last could.
 """
 
 import logging

@@ -105,3 +105,18 @@ def test_recipes_of_phase_2_have_the_published_rate_in_every_epoch(name):
     ]
     rate = build_schedule(schedule, arguments)
     assert [rate(epoch) for epoch in range(training.epochs)] == pytest.approx(published)
+
+
+SYNTHETIC = ("vireid/phase4_adaptation_synthetic", "chain_taqeb_config", "chain_tkaqeb_config")
+
+
+@pytest.mark.parametrize("name", SYNTHETIC)
+def test_recipes_adapt_to_the_synthetic_people_in_one_way(name):
+    section = _composed(FOLDER / f"{name}.yaml").adaptation
+    assert section.mean_teacher == pytest.approx(1 - 1 / section.steps_per_round)
+    schedule = section.learning_rate_schedule.arguments
+    assert schedule["decay_steps"] == section.rounds
+    assert schedule["initial_lr"] == section.optimizer.arguments["learning_rate"]
+    length = {"target", "rounds", "steps_per_round", "mean_teacher", "learning_rate_schedule"}
+    own = _composed(FOLDER / f"{SYNTHETIC[0]}.yaml").adaptation
+    assert section.model_dump(exclude=length) == own.model_dump(exclude=length)

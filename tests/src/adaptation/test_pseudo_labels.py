@@ -5,8 +5,11 @@ from functools import partial
 import numpy as np
 import pytest
 
+from src.adaptation.centred import centred
 from src.adaptation.clustering import agglomerative, dbscan
+from src.adaptation.constraints import pool
 from src.adaptation.guards import NothingToLearnError
+from src.adaptation.jaccard import jaccard_distance
 from src.adaptation.pseudo_labels import found_labels, given_labels
 from src.adaptation.statistics import cluster_statistics
 
@@ -92,6 +95,7 @@ def test_clusters_that_were_found_as_one_are_matched_however_they_look(images):
     alone = thermal & (walks % WALKS > 0)
     labels = _found((others, *images[1:]), np.where(alone, 1000 + walks, walks))
     of_person = {p: labels.own[(people == p) & ~thermal][0] for p in range(PEOPLE)}
+    assert len(set(of_person.values())) == PEOPLE
     assert labels.across[alone].tolist() == [of_person[p] for p in people[alone]]
 
 
@@ -130,6 +134,91 @@ def test_two_sensors_together_tell_people_apart_whom_either_confuses(images):
         assert sets[1][0] == sets[1][1], "alone they are one"
     visible = modalities == "visible"
     assert (labels.across[visible] == labels.own[~visible]).all(), "twins are in corresponding clusters"
+
+
+def _distances_seen(images, groups):
+    """What is clustered, dense (G, G), and the mean feature of each group in each modality (G, D)."""
+    features, modalities, _, walks = images
+    seen = []
+
+    def cluster(distances):
+        part = distances.tocoo()
+        seen.append(np.ones(distances.shape))
+        seen[0][part.coords] = part.data
+        return CLUSTER(distances)
+
+    _found(images, groups, cluster=cluster)
+    means = {}
+    for name in ("visible", "thermal"):
+        own = modalities == name
+        looks = centred(features[own], _places_of(walks)[own], groups[own], prior=8)
+        means[name] = pool(looks, groups[own])
+    return seen[0], means
+
+
+def _dense_jaccard(features):
+    part = jaccard_distance(features, k1=8, k2=3).tocoo()
+    full = np.ones(part.shape)
+    full[part.coords] = part.data
+    return full
+
+
+def test_walks_that_both_sensors_see_are_compared_by_both_side_by_side(images):
+    _, _, _, walks = images
+    found, means = _distances_seen(images, walks)
+    looks = np.concatenate([of_points for _, of_points in means.values()], axis=1)
+    np.testing.assert_allclose(found, _dense_jaccard(looks), atol=1e-6)
+
+
+@pytest.mark.parametrize("step, are_enough", [(3, True), (2, False)])
+def test_other_walks_are_compared_by_the_sensor_that_sees_them(images, step, are_enough):
+    _, modalities, _, walks = images
+    alone = (modalities == "thermal") & (walks % step != 0 if not are_enough else walks % step == 0)
+    groups = np.where(alone, 1000 + walks, walks)
+    found, means = _distances_seen(images, groups)
+    points = np.unique(groups)
+    both = np.flatnonzero(np.isin(points, np.intersect1d(*(present for present, _ in means.values()))))
+    assert (2 * len(both) >= len(points)) == are_enough
+    sums, known = np.zeros((2, len(points), len(points)))
+    for present, of_points in means.values():
+        places = np.ix_(*2 * [np.searchsorted(points, present)])
+        sums[places] += _dense_jaccard(of_points)
+        known[places] += 1
+    expected = np.where(known > 0, sums / np.maximum(known, 1), 1)
+    if are_enough:
+        looks = [m[np.searchsorted(present, points[both])] for present, m in means.values()]
+        expected[np.ix_(both, both)] = _dense_jaccard(np.concatenate(looks, axis=1))
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    assert (known == 0).any()
+
+
+def test_neighbours_by_both_sensors_are_right_where_those_by_either_are_wrong():
+    # Sixteen people are the pairs of four looks to each sensor: to either, four people are one.
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(16), 6)
+    features, modalities = [], []
+    for name, looks in (("visible", people // 4), ("thermal", people % 4)):
+        features.append(random.normal(size=(4, 16))[looks] + 0.3 * random.normal(size=(96, 16)))
+        modalities += [name] * 96
+    walks = np.tile(np.arange(96), 2)
+    arguments = (NOBODY, partial(agglomerative, min_samples=2), "agglomerative", 8, 2)
+    labels = found_labels(np.concatenate(features), np.array(modalities), walks, *arguments)
+    assert len(set(zip(labels.own[:96].tolist(), people.tolist(), strict=True))) == 16 == labels.own.max() + 1
+
+
+def test_one_common_walk_of_each_person_joins_nobody_else():
+    # A person's neighbours among the common walks are all somebody else.
+    random = np.random.default_rng(0)
+    people = np.repeat(np.arange(30), 6)
+    looks = random.normal(size=(2, 30, 24))
+    features = np.concatenate([own[people] + 0.4 * random.normal(size=(180, 24)) for own in looks])
+    modalities = np.repeat(["visible", "thermal"], 180)
+    walks = np.arange(180)
+    groups = np.concatenate([walks, np.where(walks % 6 == 0, walks, 1000 + walks)])
+    labels = found_labels(features, modalities, groups, NOBODY, CLUSTER, "dbscan", 8, 2)
+    for name in ("visible", "thermal"):
+        own = labels.own[modalities == name]
+        assert len(set(zip(own.tolist(), people.tolist(), strict=True))) == 30 == own.max() + 1
 
 
 def test_clusters_count_tracks_not_their_images(images):
