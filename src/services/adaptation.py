@@ -3,7 +3,8 @@
 Each round clusters the images and learns from the clusters as if they were people (Dai et al., "Cluster Contrast for
 Unsupervised Person Re-Identification", ACCV 2022). Those of two modalities are matched (Wu and Ye, "Unsupervised
 Visible-Infrared Person Re-Identification via Progressive Graph Matching and Alternate Learning", CVPR 2023), and found
-together where their sensors see the same tracks. Where clusters cannot be learned from, the model is left as it was when they last could.
+together where their sensors see the same tracks. Where clusters cannot be learned from, the model is left as it was
+when they last could.
 """
 
 import logging
