@@ -18,6 +18,7 @@ from src.adaptation.clustering import agglomerative, dbscan, hdbscan, infomap
 from src.adaptation.eps_from_pairs import eps_from_pairs
 from src.adaptation.jaccard import jaccard_distance
 from src.registries import CLUSTERING
+from tests.numeric import dense
 
 ALL = {name: CLUSTERING.get(name) for name in CLUSTERING}
 
@@ -26,12 +27,6 @@ def sparse(full):
     """Dense distances as `jaccard_distance` returns them."""
     rows, columns = np.nonzero(full < 1)
     return scipy.sparse.csr_array((full[rows, columns].astype(np.float32), (rows, columns)), full.shape)
-
-
-def dense(distances):
-    result = np.ones(distances.shape)
-    result[distances.tocoo().coords] = distances.data
-    return result
 
 
 def random_distances(seed, n=60, present=0.2):

@@ -7,6 +7,7 @@ import scipy.sparse
 
 from src.adaptation import _neighbours, jaccard
 from src.adaptation.jaccard import jaccard_distance
+from tests.numeric import dense
 
 GOLDEN = np.load(Path(__file__).parents[2] / "data" / "jaccard.npz")
 
@@ -15,12 +16,6 @@ def points(seed, n=90, people=7, dimensions=8):
     random = np.random.default_rng(seed)
     centres = random.normal(size=(people, dimensions))
     return centres[random.integers(0, people, n)] + 0.6 * random.normal(size=(n, dimensions))
-
-
-def dense(distances):
-    result = np.ones(distances.shape)
-    result[distances.tocoo().coords] = distances.data
-    return result
 
 
 def slow(features, k1, k2):

@@ -5,13 +5,7 @@ import pytest
 
 from src.adaptation.jaccard import jaccard_distance
 from src.adaptation.joint_distances import joint_distances, with_part
-
-
-def _dense(distances):
-    full = np.ones(distances.shape)
-    part = distances.tocoo()
-    full[part.coords] = part.data
-    return full
+from tests.numeric import dense
 
 
 def test_the_mean_is_over_the_sensors_that_know_both_points():
@@ -21,12 +15,12 @@ def test_the_mean_is_over_the_sensors_that_know_both_points():
     distances = [jaccard_distance(random.normal(size=(len(own), 3)), k1=5, k2=2) for own in present]
     joint = joint_distances(distances, present, points)
     assert joint.dtype == np.float32 and joint.has_sorted_indices
-    found, dense = _dense(joint), [_dense(part) for part in distances]
+    found, parts = dense(joint), [dense(part) for part in distances]
     for i, a in enumerate(points):
         for j, b in enumerate(points):
             known = [
                 full[np.flatnonzero(own == a)[0], np.flatnonzero(own == b)[0]]
-                for own, full in zip(present, dense, strict=True)
+                for own, full in zip(present, parts, strict=True)
                 if a in own and b in own
             ]
             assert found[i, j] == pytest.approx(np.mean(known) if known else 1, abs=1e-6)
@@ -37,16 +31,16 @@ def test_the_mean_is_over_the_sensors_that_know_both_points():
 def test_one_sensor_gives_its_own_distances():
     own = jaccard_distance(np.random.default_rng(1).normal(size=(20, 4)), k1=6, k2=2)
     joint = joint_distances([own], [np.arange(20)], np.arange(20))
-    np.testing.assert_allclose(_dense(joint), _dense(own), atol=1e-6)
+    np.testing.assert_allclose(dense(joint), dense(own), atol=1e-6)
 
 
 def test_distances_among_some_points_are_replaced():
     random = np.random.default_rng(2)
     whole, part = (jaccard_distance(random.normal(size=(n, 3)), k1=5, k2=2) for n in (14, 8))
     places = np.array([0, 1, 3, 4, 8, 9, 12, 13])
-    expected = _dense(whole)
-    expected[np.ix_(places, places)] = _dense(part)
+    expected = dense(whole)
+    expected[np.ix_(places, places)] = dense(part)
     found = with_part(whole, places, part)
     assert found.dtype == np.float32 and found.has_sorted_indices
-    np.testing.assert_array_equal(_dense(found), expected)
+    np.testing.assert_array_equal(dense(found), expected)
     assert (found.diagonal() == 0).all()

@@ -12,6 +12,7 @@ from src.adaptation.guards import NothingToLearnError
 from src.adaptation.jaccard import jaccard_distance
 from src.adaptation.pseudo_labels import found_labels, given_labels
 from src.adaptation.statistics import cluster_statistics
+from tests.numeric import dense
 
 PEOPLE, WALKS, FRAMES = 10, 6, 3
 CLUSTER = partial(dbscan, min_samples=2)
@@ -142,9 +143,7 @@ def _distances_seen(images, groups):
     seen = []
 
     def cluster(distances):
-        part = distances.tocoo()
-        seen.append(np.ones(distances.shape))
-        seen[0][part.coords] = part.data
+        seen.append(dense(distances))
         return CLUSTER(distances)
 
     _found(images, groups, cluster=cluster)
@@ -157,10 +156,7 @@ def _distances_seen(images, groups):
 
 
 def _dense_jaccard(features):
-    part = jaccard_distance(features, k1=8, k2=3).tocoo()
-    full = np.ones(part.shape)
-    full[part.coords] = part.data
-    return full
+    return dense(jaccard_distance(features, k1=8, k2=3))
 
 
 def test_walks_that_both_sensors_see_are_compared_by_both_side_by_side(images):
@@ -173,7 +169,7 @@ def test_walks_that_both_sensors_see_are_compared_by_both_side_by_side(images):
 @pytest.mark.parametrize("step, are_enough", [(3, True), (2, False)])
 def test_other_walks_are_compared_by_the_sensor_that_sees_them(images, step, are_enough):
     _, modalities, _, walks = images
-    alone = (modalities == "thermal") & (walks % step != 0 if not are_enough else walks % step == 0)
+    alone = (modalities == "thermal") & ((walks % step == 0) == are_enough)
     groups = np.where(alone, 1000 + walks, walks)
     found, means = _distances_seen(images, groups)
     points = np.unique(groups)
