@@ -211,6 +211,27 @@ def write_csv(path: Path, columns: Sequence[str], rows: Iterable[Sequence[Any]])
     return path
 
 
+def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Read the rows of a table that somebody made, as text; a cell that is missing is empty.
+
+    Raises:
+        ConfigError: the file cannot be read, or has not these columns.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a byte-order mark first
+            table = csv.DictReader(file, restval="")
+            rows = [{name: value for name, value in row.items() if name} for row in table]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"{path} cannot be read as CSV: {error}") from error
+    found = table.fieldnames or ()
+    if missing := [name for name in columns if name not in found]:
+        raise ConfigError(
+            f"{path} has no column {', '.join(missing)}: expected {', '.join(columns)}, separated by commas; its first "
+            f"line is {','.join(found)!r}"
+        )
+    return rows
+
+
 def tool_versions() -> dict[str, str]:
     """Versions of the libraries that make and convert models, as installed."""
     versions = {}

@@ -21,7 +21,6 @@ Zhu et al., "Visible-Thermal Multiple Object Tracking: Large-scale Video Dataset
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import re
 import sys
@@ -34,6 +33,7 @@ from typing import Any
 import cv2
 import numpy as np
 
+from common.artifacts import read_csv
 from common.config import ConfigError
 from datasets._crops import (
     Box,
@@ -237,19 +237,11 @@ def read_sequence_info(path: Path) -> dict[str, dict[str, str]]:
     Raises:
         ConfigError: the file is missing or has no column `sequence`.
     """
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            table = csv.DictReader(file)
-            columns = [
-                name for name in table.fieldnames or () if name not in ("sequence", "file", "visibility")
-            ]
-            if "sequence" not in (table.fieldnames or ()):
-                raise ConfigError(
-                    f"{path} needs a column 'sequence', it has {', '.join(table.fieldnames or ())}."
-                )
-            return {row["sequence"]: {column: row[column] or "" for column in columns} for row in table}
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read: {error}.") from error
+    rows = read_csv(path, "sequence")
+    others = ("sequence", "file", "visibility")
+    return {
+        row["sequence"]: {name: value for name, value in row.items() if name not in others} for row in rows
+    }
 
 
 def in_band(sequence: PairedSequence, band: tuple[float, float] | None) -> bool:

@@ -1,9 +1,8 @@
-import csv
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
-from common.config import ConfigError
+from common.artifacts import read_csv
 from src.data.sample import Sample
 
 _FILE = "metadata.csv"
@@ -33,15 +32,5 @@ def _read(folder: Path) -> dict[str, dict[str, str]]:
     path = folder / _FILE
     if not path.is_file():
         return {}
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read: {error}") from error
-    if rows and "file" not in rows[0]:
-        raise ConfigError(
-            f"{path} needs a column 'file' with the names of the images, it has {', '.join(rows[0])}"
-        )
-    return {
-        row["file"]: {name: value for name, value in row.items() if name != "file" and name} for row in rows
-    }
+    rows = read_csv(path, "file")
+    return {row["file"]: {name: value for name, value in row.items() if name != "file"} for row in rows}

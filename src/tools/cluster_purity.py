@@ -10,7 +10,6 @@ gives the numbers to a history of runs, too.
 """
 
 import argparse
-import csv
 import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from common import tracking
+from common.artifacts import read_csv
 from common.config import ConfigError
 from common.plotting import line_curves
 from src.adaptation.statistics import ClusterStatistics, cluster_statistics
@@ -50,7 +50,7 @@ def described(path: Path, people: Mapping[Path, str]) -> Described:
         ConfigError: the file cannot be read, or no image in it is among the people's.
     """
     columns = ("file", "modality", "camera", "label")
-    rows = [row for row in _rows(path, *columns) if Path(row["file"]).resolve() in people]
+    rows = [row for row in read_csv(path, *columns) if Path(row["file"]).resolve() in people]
     if not rows:
         raise ConfigError(f"{path}: none of its images has a label that says who is seen")
     found, most = {}, _most_frequent(rows, people)
@@ -133,21 +133,9 @@ def people_of(path: Path) -> dict[Path, str]:
     Raises:
         ConfigError: it cannot be read.
     """
-    return {Path(row["file"]).resolve(): row["label"] for row in _rows(path, "file", "label") if row["label"]}
-
-
-def _rows(path: Path, *columns: str) -> list[dict[str, str]]:
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            missing = set(columns) - set(reader.fieldnames or ())
-            if missing:
-                raise ConfigError(
-                    f"{path} needs the columns {', '.join(columns)}, and has no {', '.join(sorted(missing))}"
-                )
-            return list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"{path} cannot be read as CSV: {error}") from error
+    return {
+        Path(row["file"]).resolve(): row["label"] for row in read_csv(path, "file", "label") if row["label"]
+    }
 
 
 def _log(uri: str, name: str, rounds: Mapping[int, Described], picture: Path) -> None:

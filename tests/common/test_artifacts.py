@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from common.artifacts import Model, Report, Table, whole_file, write_csv, write_json
+from common.artifacts import Model, Report, Table, read_csv, whole_file, write_csv, write_json
 from common.config import ConfigError
 
 
@@ -92,3 +92,16 @@ def test_a_table_becomes_csv_at_once_or_not_at_all(tmp_path):
     with pytest.raises(RuntimeError):
         write_csv(path, ("other",), broken())
     assert path.read_text().startswith("name")
+
+
+def test_a_table_of_a_spreadsheet_is_read_and_what_it_lacks_is_said(tmp_path):
+    path = tmp_path / "labels.csv"
+    path.write_text("file,label\na.jpg,ann,extra\nb.jpg\n", encoding="utf-8-sig")
+    assert read_csv(path, "file") == [{"file": "a.jpg", "label": "ann"}, {"file": "b.jpg", "label": ""}]
+    with pytest.raises(
+        ConfigError, match="labels.csv has no column who: expected file, who, .* is 'file,label'"
+    ):
+        read_csv(path, "file", "who")
+    path.write_bytes(b"file,label\n\xff,x\n")
+    with pytest.raises(ConfigError, match="labels.csv cannot be read as CSV"):
+        read_csv(path, "file")

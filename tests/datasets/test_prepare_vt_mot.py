@@ -294,7 +294,10 @@ def test_refuses_options_that_cannot_be_meant(tmp_path, capsys, options):
 def test_a_table_with_mistakes_is_refused(tmp_path, capsys):
     folders, table = videos(tmp_path / "in", 2), tmp_path / "info.csv"
     for content, message in (
-        ("name,altitude\nvideo_1,3\n", "needs a column 'sequence', it has name, altitude"),
+        (
+            "name,altitude\nvideo_1,3\n",
+            "has no column sequence: expected sequence, separated by commas; its first line is 'name,altitude'",
+        ),
         (
             "sequence,altitude\nvideo_1,high\n",
             "the altitude of video-1 must be a number of metres, received 'high'",

@@ -1,6 +1,5 @@
 """Pseudo labels as the configuration asks for them: of clusters, of tracks alone, or of a file."""
 
-import csv
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from common.artifacts import write_csv
+from common.artifacts import read_csv, write_csv
 from common.config import Component, ConfigError
 from src.adaptation.guards import NothingToLearnError
 from src.adaptation.jaccard import jaccard_distance
@@ -43,12 +42,14 @@ def labels_of(section: Adaptation, target: Target, features: np.ndarray) -> Pseu
 
 
 def least_points(clustering: Component | None) -> int:
-    """Points of the smallest cluster that is asked for; 1 where every point is one."""
+    """Points of the smallest cluster that is asked for; 1 where every point is one, or where nothing is asked."""
     if clustering is None:
         return 1
     parameters = signature(CLUSTERING.get(clustering.name)).parameters
-    key = "min_cluster_size" if "min_cluster_size" in parameters else "min_samples"
-    return int(clustering.arguments.get(key, parameters[key].default))
+    for key in ("min_cluster_size", "min_samples"):
+        if key in parameters:
+            return int(clustering.arguments.get(key, parameters[key].default))
+    return 1
 
 
 def clustering_of(section: Adaptation) -> tuple[Cluster | None, str]:
@@ -86,15 +87,18 @@ def given_by(path: Path, target: Target, cross_modal_weight: float) -> PseudoLab
             image with the other modality.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            told = {
-                Path(row["file"]).resolve(): (row["label"] or None, row.get("label_across") or None)
-                for row in csv.DictReader(file)
-            }
-    except (OSError, UnicodeDecodeError, csv.Error, KeyError, TypeError) as error:
+        rows = read_csv(path, "file", "label")
+    except ConfigError as error:
+        raise ConfigError(f"adaptation.pseudo_labels: {error}") from error
+    told = {
+        Path(row["file"]).resolve(): (row["label"] or None, row.get("label_across") or None) for row in rows
+    }
+    nobody = {other for _, other in told.values() if other} - {label for label, _ in told.values()}
+    if nobody:
         raise ConfigError(
-            f"adaptation.pseudo_labels: {path} needs the columns file and label: {error!r}"
-        ) from error
+            f"adaptation.pseudo_labels: in {path}, label_across names {sorted(nobody)[0]!r}, which no image has for "
+            "its label: name one that images of the other modality have, or leave the cell empty"
+        )
     labels, across = zip(
         *(told.get(sample.path.resolve(), (None, None)) for sample in target.samples), strict=True
     )

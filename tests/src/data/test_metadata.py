@@ -24,5 +24,7 @@ def test_images_without_metadata_have_none(samples):
 
 def test_a_file_without_names_is_refused(tmp_path, samples):
     (tmp_path / "metadata.csv").write_text("image,visibility\na_1.jpg,1\n")
-    with pytest.raises(ConfigError, match=r"metadata.csv needs a column 'file' .* it has image, visibility"):
+    with pytest.raises(
+        ConfigError, match=r"metadata.csv has no column file: .* first line is 'image,visibility'"
+    ):
         metadata_of(samples)

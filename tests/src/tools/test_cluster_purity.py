@@ -74,7 +74,10 @@ def test_what_is_missing_is_said(folder, labels, tmp_path, capsys):
     for arguments, message in (
         ((tmp_path, labels), "has no pseudo_labels/round_<number>.csv: give the folder adaptation of a run"),
         ((folder, strangers), "round_1.csv: none of its images has a label"),
-        ((folder, tmp_path / "columns.csv"), "needs the columns file, label, and has no file"),
+        (
+            (folder, tmp_path / "columns.csv"),
+            "has no column file: expected file, label, separated by commas; its first line is 'image,label'",
+        ),
         ((folder, tmp_path / "none.csv"), "none.csv cannot be read as CSV"),
     ):
         assert tool.main([str(argument) for argument in arguments]) == 2
