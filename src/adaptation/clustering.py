@@ -98,8 +98,8 @@ def infomap(
     return without_small(modules(graph.maximum(graph.T).tocsr()), min_samples)
 
 
-def _check(name: str, eps: float, min_samples: int) -> None:
-    if not 0 < eps <= 1 or min_samples < 1:
+def _check(name: str, eps: float | None, min_samples: int) -> None:
+    if eps is None or not 0 < eps <= 1 or min_samples < 1:
         raise ValueError(
             f"expected 0 < {name} <= 1 and min_samples >= 1, got {name}={eps} and min_samples={min_samples}"
         )

@@ -106,13 +106,14 @@ def check_features(features: np.ndarray, what: str = "images") -> None:
         )
 
 
-def check_clusters(labels: np.ndarray, method: str, what: str = "images") -> None:
+def check_clusters(labels: np.ndarray, method: str, what: str = "images", advice: str = "") -> None:
     """Check that clusters can be learned from.
 
     Args:
         labels: Cluster of each image (N,), -1 is noise.
         method: How they were found, for the message, such as `dbscan with eps 0.6`.
         what: What they are of, for the message, such as `thermal images`.
+        advice: What to do where they were not found by clustering.
 
     Raises:
         NothingToLearnError: all images are noise, or all that are not are in one cluster.
@@ -120,12 +121,13 @@ def check_clusters(labels: np.ndarray, method: str, what: str = "images") -> Non
     labels = np.asarray(labels)
     clusters, noise = len(np.unique(labels[labels >= 0])), int(np.count_nonzero(labels < 0))
     if not clusters:
-        raise NothingToLearnError(
-            f"{method} took all {len(labels)} {what} for noise: raise its eps or threshold, lower the number of points "
-            "that make a cluster, or train longer on the source"
+        advice = advice or (
+            "raise its eps or threshold, lower the number of points that make a cluster, or train longer on the source"
         )
+        raise NothingToLearnError(f"{method} took all {len(labels)} {what} for noise: {advice}")
     if clusters == 1:
+        advice = advice or "lower its eps or threshold, or train longer on the source"
         raise NothingToLearnError(
             f"{method} put {len(labels) - noise} of {len(labels)} {what} into one cluster, so there is nobody to tell "
-            "them from: lower its eps or threshold, or train longer on the source"
+            f"them from: {advice}"
         )

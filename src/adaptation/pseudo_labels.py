@@ -108,7 +108,8 @@ def found_labels(
             found |= _clustered(parts, apart, cluster, method, k1, k2, least)
     labels = {name: _without_gaps(own) for name, own in found.items()}
     for name, side in sides.items():
-        check_clusters(side.of_images(labels[name]), method, f"{name} images")
+        advice = "" if cluster is not None else "add images of other people, or give clustering"
+        check_clusters(side.of_images(labels[name]), method, f"{name} images", advice)
     result = PseudoLabels(np.full(len(groups), -1), np.full(len(groups), -1))
     matched = {}
     if cluster is not None and len(sides) > 1:
@@ -153,7 +154,8 @@ def given_labels(
         table[present] = np.arange(len(present))
         renumbered[name] = table
         result.own[own] = table[numbers[own]]
-        check_clusters(result.own[own], "the given file", f"{name} images")
+        advice = "give two labels or more to images of each modality"
+        check_clusters(result.own[own], "the given file", f"{name} images", advice)
     for name, table in renumbered.items():
         for other in renumbered:
             if other != name:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import islice
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +106,9 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             f"'{config.operation_mode}' makes another one before: expected a mode that begins with adaptation, such as "
             "adaptation or chain_aqe"
         )
-    _check_batch(section, [name for name, _ in augmentations_of(config) if name in target.names])
     try:
         check_images(target.modalities.tolist(), target.names)
+        _check_batch(section, [name for name, _ in augmentations_of(config) if name in target.names])
         if section.pseudo_labels is None and section.rounds:
             _check_points(section, target)
         if model is not None or config.services[0] == "adaptation":
@@ -164,7 +164,9 @@ def run(config: Config, data: Data, model: Model | None, run: Run) -> tuple[Repo
     sentences = [_sentence(section, target, done, data_set_name(config)), *missing]
     if failure is not None:
         if model is None and done.rounds == 0:
-            raise ConfigError(f"adaptation: {failure}")
+            for path in (work.model_path, work.model_path.with_suffix(".json")):
+                path.unlink(missing_ok=True)
+            raise ConfigError(f"adaptation: {failure} (there is no model to go back to, and none is kept)")
         sentences.append(f"Round {done.rounds + 1} failed, and the model is as it was before: {failure}.")
         _LOGGER.warning(sentences[-1])
     title = f"{config.general.project_name}: adaptation to {data_set_name(config)}"
@@ -276,8 +278,10 @@ def _set_statistics(work: _Work, names: str) -> None:
         whole = has_two_stems(learner.trained)
         return dict(zip(work.sides, images, strict=True)) if whole else np.concatenate(images)
 
-    batches = zip(*(side.batches() for side in work.sides.values()), strict=False)
-    average_statistics(learner.trained, map(batch_of, islice(batches, _STATISTICS_BATCHES)), names)
+    # The modality with fewer images gives them again.
+    batches = zip(*(cycle(side.batches()) for side in work.sides.values()), strict=True)
+    number = min(_STATISTICS_BATCHES, max(side.num_batches for side in work.sides.values()))
+    average_statistics(learner.trained, map(batch_of, islice(batches, number)), names)
     learner.joined.set_weights(learner.trained.get_weights())
 
 
@@ -317,9 +321,8 @@ def _rounds(
             save_round(work.folder / _LAST_ROUND, learner, done, kept, work.target.samples, work.settings)
             save(done)
     except NothingToLearnError as error:
-        if (
-            kept[0].rounds < done.rounds
-        ):  # nobody can be found with what the last round made: it is taken back
+        # Nobody can be found with what the last round made: it is taken back.
+        if kept[0].rounds < done.rounds:
             labels_file(work.folder, done.rounds).unlink(missing_ok=True)
             (work.folder / _LAST_ROUND).unlink(missing_ok=True)
         done, weights = kept

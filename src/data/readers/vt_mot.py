@@ -16,8 +16,9 @@ def vt_mot(path: Path, part: Part) -> list[Sample]:
     0: a sequence is one pair of cameras, so people are never seen by a second one.
 
     Args:
-        path: Folder with `train`, `val` (if any), `query` and `gallery`, each with `visible` and `thermal`.
-        part: Which images; of both modalities.
+        path: Folder with `train`, `val` (if any), `query` and `gallery`, each with `visible` and `thermal`, or
+            all with one of them.
+        part: Which images.
 
     Raises:
         ConfigError: a folder is missing or holds other files.
@@ -44,9 +45,8 @@ def vt_mot(path: Path, part: Part) -> list[Sample]:
             scene=f"{modality}/{sequence}_{when}",
         )  # fmt: skip
 
+    # A data set may have one modality alone, in all its parts.
+    both = ("visible", "thermal")
+    modalities = [name for name in both if any(root.glob(f"*/{name}"))] or both
     names = "images named '<sequence>x<track>_<frame>.jpg'"
-    return [
-        sample
-        for modality in ("visible", "thermal")
-        for sample in read_folder(folder / modality, names, to_sample)
-    ]
+    return [sample for modality in modalities for sample in read_folder(folder / modality, names, to_sample)]

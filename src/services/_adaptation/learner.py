@@ -201,7 +201,7 @@ def learn(
     memories: Mapping[str, Memory],
     advance: Callable[[int, str], None],
 ) -> dict[str, float]:
-    """Take the steps of a round, and return the means of the losses, NaN where one was not finite.
+    """Take the steps of a round, and return the means of the losses, not finite where one was not.
 
     Args:
         learner: Changed in place.

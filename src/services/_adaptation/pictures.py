@@ -68,8 +68,8 @@ def draw_clusters(path: Path, samples: Sequence[Sample], labels: PseudoLabels) -
         # Thermal images are shown beside the visible cluster that shows the same person.
         thermal = np.array([sample.modality == "thermal" for sample in samples])
         number[thermal] = labels.across[thermal]
-    clusters = np.unique(labels.own[[sample.modality == modalities[0] for sample in samples]])
-    clusters = clusters[clusters >= 0]
+    clusters, sizes = np.unique(number[number >= 0], return_counts=True)
+    clusters = clusters[np.argsort(-sizes, kind="stable")]
     shown = clusters[np.unique(np.linspace(0, len(clusters) - 1, _ROWS).round().astype(int))]
     images: list[np.ndarray] = []
     titles: list[str] = []

@@ -36,6 +36,11 @@ class Side:
     preprocessing: Preprocessing
     pixels: np.ndarray | None
 
+    @property
+    def num_batches(self) -> int:
+        """How many `batches` there are."""
+        return -(-len(self.places) // _BATCH)
+
     def batches(self) -> Iterator[np.ndarray]:
         """All images in order, as the network takes them."""
         if self.pixels is None:

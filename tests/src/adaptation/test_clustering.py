@@ -233,6 +233,8 @@ def test_clusters_are_numbered_by_size():
         ("dbscan", {"eps": 0}, "0 < eps <= 1 .* got eps=0"),
         ("dbscan", {"min_samples": 0}, "min_samples=0"),
         ("agglomerative", {"threshold": 1.5}, "got threshold=1.5"),
+        ("agglomerative", {"threshold": None}, "got threshold=None"),
+        ("infomap", {"eps": None}, "got eps=None"),
         ("infomap", {"eps": 2}, "eps=2"),
         ("infomap", {"neighbours": 0}, "neighbours must be 1 or more, got 0"),
         ("hdbscan", {"min_cluster_size": 1}, "min_cluster_size >= 2 .* got 1 and 4"),

@@ -52,6 +52,8 @@ def test_forbidden_pairs_are_taken_by_nobody():
     cost = np.array([[0.0, 9.0], [1.0, np.inf], [np.inf, np.inf]])
     of_row, of_column = match_clusters(cost)
     assert of_row.tolist() == [1, 0, -1] and of_column.tolist() == [1, 0]
+    only = match_clusters(np.array([[0.1, 0.2], [np.inf, np.inf]]))
+    assert [found.tolist() for found in only] == [[0, -1], [0, 0]], "two that only one row is left for"
     nobody = match_clusters(np.full((2, 3), np.inf))
     assert [found.tolist() for found in nobody] == [[-1, -1], [-1, -1, -1]]
     assert [found.tolist() for found in match_clusters(np.empty((0, 2)))] == [[], [-1, -1]]

@@ -268,6 +268,17 @@ def test_what_cannot_be_learned_from_is_said(images):
         _found(images, walks, cluster=partial(dbscan, eps=7.0))
 
 
+def test_one_track_of_each_sensor_leaves_nobody_to_tell_it_from():
+    features = np.random.default_rng(0).normal(size=(8, 4))
+    modalities = np.repeat(["visible", "thermal"], 4)
+    with pytest.raises(
+        NothingToLearnError, match="into one cluster.*: add images of other people, or give cl"
+    ):
+        found_labels(
+            features, modalities, np.zeros(8, int), np.empty((0, 2), int), None, "taking every track"
+        )
+
+
 def test_given_labels_are_one_person_in_both_modalities():
     modalities = np.array(["visible", "thermal", "thermal", "visible", "visible", "thermal"])
     labels = given_labels(["b", "a", None, "a", "c", "d"], modalities)

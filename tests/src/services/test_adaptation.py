@@ -5,6 +5,7 @@ import json
 import logging
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -14,9 +15,10 @@ from keras import layers, ops
 from PIL import Image
 
 from common.artifacts import Model
-from common.config import ConfigError, validate
+from common.config import Component, ConfigError, validate
 from common.registry import Registry
 from common.run import Run, seed_everything
+from src.adaptation.guards import NothingToLearnError
 from src.adaptation.memory import ClusterMemory
 from src.adaptation.statistics import cluster_statistics
 from src.data.pipeline import load_images
@@ -28,11 +30,13 @@ from src.pipeline import _preflight, _starting_model
 from src.registries import MODELS
 from src.schema import Config
 from src.services import adaptation, evaluation, quantization
+from src.services._adaptation import labels as labels_module
 from src.services._adaptation import learner as learners
 from src.services._adaptation.labels import given_by, least_points
 from src.services._adaptation.labels import labels_of as labels_of_target
 from src.services._adaptation.learner import learner_of, memories_of
 from src.services._adaptation.target import target_of
+from src.services._adaptation.target_images import Side
 
 SHAPE = (64, 32, 3)
 PREPROCESSING = {
@@ -513,6 +517,47 @@ def test_without_a_model_to_keep_nothing_to_learn_is_an_error(root, tmp_path):
         _run(tmp_path, _config(root, start, noise))
 
 
+def test_a_new_network_that_cannot_be_clustered_with_after_a_round_is_not_kept(root, tmp_path, monkeypatch):
+    rounds = iter([labels_of_target])
+
+    def once(*arguments):
+        for function in rounds:
+            return function(*arguments)
+        raise NothingToLearnError("all noise")
+
+    monkeypatch.setattr(adaptation, "labels_of", once)
+    start = {"model_name": "plain_cnn", "input_shape": [64, 32, 3]}
+    with pytest.raises(ConfigError, match="all noise .there is no model to go back to, and none is kept"):
+        _run(tmp_path, _config(root, start))
+    assert not any((tmp_path / "saved_models").iterdir())
+    assert not list((tmp_path / "adaptation").rglob("*.csv"))
+
+
+def test_images_that_are_all_broken_leave_nothing_to_cluster(root, models, tmp_path):
+    for part in ("train", "query", "gallery"):
+        shutil.copytree(root / part, tmp_path / "target" / part)
+    for path in (tmp_path / "target/train").rglob("*.jpg"):
+        path.write_bytes(b"no image")
+    dataset = {"dataset_name": "vt_mot", "root_path": str(tmp_path / "target"), "on_bad_image": "skip"}
+    with pytest.raises(ConfigError, match="there is nothing to cluster: the target has no images"):
+        _run(tmp_path, _config(root, models["one"], dataset=dataset))
+
+
+def test_statistics_of_the_smaller_modality_do_not_cut_off_those_of_the_other(models, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        adaptation, "average_statistics", lambda model, batches, names: taken.extend(map(len, batches))
+    )
+    sides = {
+        name: Side(np.arange(n), [], Preprocessing(**PREPROCESSING), np.zeros((n, *SHAPE), np.uint8))
+        for name, n in (("visible", 150), ("thermal", 10))
+    }
+    network = keras.saving.load_model(models["one"].path, compile=False)
+    learner = SimpleNamespace(trained=network, joined=network)
+    adaptation._set_statistics(SimpleNamespace(sides=sides, learner=learner), "")
+    assert taken == [64 + 10, 64 + 10, 22 + 10]
+
+
 def test_two_stems_need_both_modalities(root, models, tmp_path):
     config = _config(root, models["two"])
     only = config.model_copy(
@@ -728,7 +773,10 @@ def test_tracks_alone_and_labels_of_a_file_take_the_place_of_clusters(root, mode
     with pytest.raises(ConfigError, match="names none of the target's images"):
         _run(tmp_path, _config(root, models["one"], section))
     (tmp_path / "labels.csv").write_text("image,label\nother.jpg,3")
-    with pytest.raises(ConfigError, match="needs the columns file and label"):
+    with pytest.raises(
+        ConfigError,
+        match="adaptation.pseudo_labels: .* has no column file: expected file, label, separated by",
+    ):
         _run(tmp_path, _config(root, models["one"], section))
 
 
@@ -756,6 +804,29 @@ def test_labels_that_connect_nothing_are_refused(root, models, tmp_path):
     assert report.metrics["visible/across"] == 0
 
 
+def test_mistakes_in_corrected_labels_are_named(root, models, tmp_path):
+    target = target_of(read(_config(root, models["one"])).target, constraints=True)
+    files = [str(sample.path) for sample in target.samples]
+    own = [f"{name}-{n // 2 % 2}" for n, name in enumerate(target.modalities)]
+    across = [f"{'thermal' if name == 'visible' else 'visible'}-1" for name in target.modalities]
+
+    def given(own, across, separator=",", encoding="utf-8"):
+        rows = zip(["file", *files], ["label", *own], ["label_across", *across], strict=True)
+        path = tmp_path / "labels.csv"
+        path.write_text("\n".join(map(separator.join, rows)), encoding=encoding)
+        return given_by(path, target, cross_modal_weight=1.0)
+
+    assert (given(own, across, encoding="utf-8-sig").across == 1).all(), "as a spreadsheet saves it"
+    renamed = [name.replace("visible-1", "visible-2") for name in across]
+    for arguments, message in (
+        ((own, renamed), "label_across names 'visible-2', which no image has for its label: name one that"),
+        ((own, across, ";"), "has no column file, label: .* its first line is 'file;label;label_across'"),
+        ((across, across), "nobody to tell them from: give two labels or more to images of each modality"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            given(*arguments)
+
+
 def test_each_round_that_was_learned_keeps_its_pseudo_labels(root, models, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         _at(patch, "_learned", 3, KeyboardInterrupt())
@@ -780,6 +851,12 @@ def test_the_smallest_cluster_is_that_which_is_asked_for():
             clustering = {name: {key: value}}
         section = _config("x", {"model_path": "m.keras"}, {"clustering": clustering}).adaptation
         assert least_points(section.clustering) == least
+
+
+def test_a_clustering_without_a_least_size_may_be_added(monkeypatch):
+    registry = SimpleNamespace(get=lambda name: lambda distances, temperature=1.0: None)
+    monkeypatch.setattr(labels_module, "CLUSTERING", registry)
+    assert least_points(Component(name="mine")) == 1
 
 
 def test_one_modality_with_a_second_view(root, models, tmp_path):

@@ -130,6 +130,14 @@ def test_vt_mot_reads_both_sides_of_a_moment(tmp_path):
     assert vt_mot(tmp_path, "validation") == []
 
 
+def test_vt_mot_may_have_one_modality_in_all_its_parts(tmp_path):
+    touch(tmp_path, "train/visible/street-3x17_000120.jpg", "query/visible/street-3x18_000120.jpg")
+    assert [sample.modality for sample in vt_mot(tmp_path, "training")] == ["visible"]
+    touch(tmp_path, "query/thermal/street-3x18_000120.jpg")
+    with pytest.raises(ConfigError, match="train/thermal' does not exist"):
+        vt_mot(tmp_path, "training")
+
+
 @pytest.mark.parametrize("layout", READERS)
 def test_the_parts_of_the_synthetic_set_are_whole_and_apart(roots, layout):
     parts = {part: READERS[layout](roots[layout], part) for part in PARTS}
