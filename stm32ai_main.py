@@ -1,8 +1,10 @@
 """The command line: `python stm32ai_main.py --config-name chain_tqeb_config.yaml [section.key=value ...]`."""
 
 import os
+import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import hydra
 import yaml
@@ -18,8 +20,10 @@ from common.config import ConfigError, ToolError, install_hydra_defaults, plain_
 from src.schema import Config
 
 EXAMPLES = Path(__file__).parent / "config_file_examples"
+_EXIT_CODES = {ConfigError: 2, ReportFailedError: 1, ToolError: 3}
 _SEED = "general.global_seed="
-HELP = """Re-identification: training, quantization, evaluation and deployment for the Qualcomm QCS8550.
+HELP = """Re-identification models, from training to INT8 on the Qualcomm QCS8550. The key operation_mode chooses:
+training, distillation, adaptation, quantization, evaluation, prediction, benchmarking, deployment, or a chain of them.
 
 usage: python stm32ai_main.py --config-name NAME.yaml [section.key=value ...]
 
@@ -38,7 +42,18 @@ or service failed; anything else that goes wrong ends with a traceback and 1
 
 @hydra.main(version_base=None, config_path="config_file_examples", config_name=None)
 def _run(composed: DictConfig) -> None:
-    raw = to_plain(composed)
+    hydra_config = HydraConfig.get()
+    try:
+        _run_composed(to_plain(composed), hydra_config)
+    except tuple(_EXIT_CODES) as error:
+        if hydra_config.mode == RunMode.MULTIRUN:  # the other jobs go on
+            raise
+        _remove_unused(Path(hydra_config.runtime.output_dir))
+        # Hydra passes this on as it is, and would put all overrides before an error.
+        raise SystemExit(_answer(error)) from error
+
+
+def _run_composed(raw: dict[str, Any], hydra_config: HydraConf) -> None:
     if not raw:
         names = ", ".join(sorted(path.name for path in EXAMPLES.glob("*.yaml")))
         raise ConfigError(
@@ -47,10 +62,21 @@ def _run(composed: DictConfig) -> None:
     config = validate(Config, raw)
     from src.pipeline import run_services
 
-    hydra_config = HydraConfig.get()
     sweep = Path(hydra_config.sweep.dir).absolute() if hydra_config.mode == RunMode.MULTIRUN else None
     folder = Path(hydra_config.runtime.output_dir)
     run_services(config, folder, composed=raw, arm=_arm(hydra_config), sweep=sweep)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove the folder of a run that was refused before it wrote anything: the corrected one gets its name."""
+    if {path.name for path in folder.iterdir()} <= {".hydra", f"{Path(__file__).stem}.log"}:
+        shutil.rmtree(folder)
+
+
+def _answer(error: Exception) -> int:
+    """Print an error that is not one of this program, and return its exit code."""
+    print(f"error: {error}", file=sys.stderr)
+    return next((code for kind, code in _EXIT_CODES.items() if isinstance(error, kind)), 2)
 
 
 def _arm(hydra_config: HydraConf) -> str:
@@ -72,15 +98,8 @@ def main() -> int:
     sys.argv[1:] = plain_overrides(sys.argv[1:])
     try:
         _run()
-    except (ConfigError, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except ReportFailedError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except ToolError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 3
+    except (*_EXIT_CODES, HydraException, OmegaConfBaseException, yaml.YAMLError) as error:
+        return _answer(error)
     return 0
 
 

@@ -1,5 +1,6 @@
 """Spellings, overrides and messages of the configuration machinery."""
 
+from pathlib import Path
 from typing import Literal
 
 import pytest
@@ -12,6 +13,7 @@ from common.config import (
     NumberOrNumbers,
     Shape,
     Strict,
+    UniqueRunFolder,
     parse_number,
     parse_tuple,
     plain_overrides,
@@ -144,3 +146,13 @@ def test_a_missing_environment_variable_is_named(monkeypatch):
     monkeypatch.delenv("MODELS_DIR", raising=False)
     with pytest.raises(ConfigError, match="environment variable MODELS_DIR is not set"):
         to_plain(OmegaConf.create({"a": "${MODELS_DIR}/x.keras"}))
+
+
+def test_two_runs_of_one_pattern_get_different_folders(tmp_path, monkeypatch):
+    """A pattern that collides, such as whole seconds, gets a suffix."""
+    monkeypatch.setenv("MODELS_DIR", str(tmp_path))
+    for name in ("run", "run_1", "run_2"):
+        composed = OmegaConf.create({"hydra": {"run": {"dir": "${MODELS_DIR}/run"}}})
+        UniqueRunFolder().on_run_start(composed)
+        assert Path(composed.hydra.run.dir) == tmp_path / name
+        assert (tmp_path / name).is_dir()

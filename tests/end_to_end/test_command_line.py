@@ -1,6 +1,7 @@
 """The command line before any service runs: Hydra's edges, exit codes, output folders. No TensorFlow is imported."""
 
 import sys
+from datetime import date
 
 import pytest
 
@@ -94,16 +95,16 @@ def test_help_says_how_to_start(program):
     assert "--config-name NAME" in result.stdout
 
 
-def test_two_runs_of_one_pattern_get_different_folders(program, folder):
-    """A pattern that collides, such as whole seconds, gets a suffix; `training_path` is missing, so nothing runs."""
-
-    def run():
-        program("--config-dir", str(folder), "--config-name", "second", "training.epoch=1", cwd=folder)
-        return {path.name for path in (folder / "runs").iterdir()}
-
-    [first] = run()
-    (folder / f"runs/{first}_1").mkdir()
-    assert run() == {first, f"{first}_1", f"{first}_2"}
+def test_a_refused_run_says_why_first_and_leaves_no_folder(program, folder):
+    """The corrected one gets the name that recipes after it read; a folder that was there stays."""
+    for runs in range(2):
+        result = program(
+            "--config-dir", str(folder), "--config-name", "second", "training.epoch=1", cwd=folder
+        )
+        assert result.returncode == 2
+        assert result.stderr.startswith("error: invalid configuration\n  training.epoch: unknown key")
+        assert len(list((folder / "runs").iterdir())) == runs
+        (folder / f"runs/{date.today().year}").mkdir(exist_ok=True)
 
 
 def test_multirun_validates_each_job(program, folder):
