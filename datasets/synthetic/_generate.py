@@ -232,7 +232,7 @@ def _write(root: Path, preset: str, layout: str, seed: int, progress: bool) -> N
         (root / name).parent.mkdir(exist_ok=True)
         (root / name).write_text(text, encoding="utf-8")
     if settings.track > 1:
-        _write_tracks(root, settings, layout, everything)
+        _write_tracks(root, layout, everything)
     workers = usable_cores() if len(everything) >= _IN_PROCESS else 1
     write = write_share if workers == 1 else _write_by_processes
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
@@ -286,7 +286,7 @@ def encode(image: np.ndarray, quality: int) -> bytes:
     return encoded(image, "a rendered person", ".jpg", (cv2.IMWRITE_JPEG_QUALITY, quality))
 
 
-def _write_tracks(root: Path, preset: Preset, layout: str, everything: list[Shot]) -> None:
+def _write_tracks(root: Path, layout: str, everything: list[Shot]) -> None:
     """Write which file shows which frame of which walk, and with whom.
 
     Frames of one track and number are simultaneous, and those of one camera, party and number are one frame.

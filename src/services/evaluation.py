@@ -302,7 +302,9 @@ def _operating_point(
     order = np.arange(len(samples))
     query, gallery = images[order < count], images[order >= count]
     distance = config.evaluation.reid_distance_metric
-    validation = verification_of(query, gallery, default_protocol(samples), distance)
+    validation = verification_of(
+        query, gallery, default_protocol(sample.place for sample in samples), distance
+    )
     if validation is None:
         return None
     try:
@@ -340,8 +342,7 @@ def _retrieval(config: Config, query: Images, gallery: Images, **changes: str) -
 
 def _plain(config: Config, query: Images, gallery: Images) -> RetrievalMetrics:
     """All queries against the whole gallery, by the default protocol of the layout."""
-    places = np.unique(np.concatenate([query.places, gallery.places]))
-    name = "market1501" if len(places) > 1 and 0 not in places else "no_camera"
+    name = default_protocol((*query.places.tolist(), *gallery.places.tolist()))
     section = config.evaluation
     metrics: RetrievalMetrics = PROTOCOLS.get(name)(
         query, gallery, section.reid_distance_metric, section.max_rank

@@ -210,7 +210,7 @@ def _queries(run: Path) -> list[dict[str, str]]:
 # What is written
 
 
-def table(plan: Plan, rows: Rows, images: Mapping[str, int]) -> list[str]:
+def table(rows: Rows, images: Mapping[str, int]) -> list[str]:
     """The scores as Markdown: mean and standard deviation over the seeds."""
     seen = {row: f"{images[row] / 1000:.0f} k" if row in images else "-" for row in rows}
     return markdown(
@@ -394,7 +394,7 @@ def _run(options: Options) -> tuple[str, dict[str, Any]]:
     images = {arm: images_seen(plan, folder, arm) for arm in plan.arms}
     pictures = folder if options.smoke else _PAGE.parent / "images"
     lines = [
-        *table(plan, rows, images), "", *parts_table(plan, rows, folder), "", *verdicts(plan, rows, images),
+        *table(rows, images), "", *parts_table(plan, rows, folder), "", *verdicts(plan, rows, images),
         *timed, "", *draw(plan, folder, pictures, best_arm(plan, rows)),
     ]  # fmt: skip
     return "\n".join(lines), {

@@ -150,9 +150,7 @@ def deployed_size(plan: DistillationPlan, folder: Path, arm: str) -> Size:
 # What is written
 
 
-def table(
-    plan: DistillationPlan, rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]
-) -> list[str]:
+def table(rows: Rows, validation: Mapping[str, Sequence[float]], costs: Mapping[str, Cost]) -> list[str]:
     """The float scores as Markdown: mean and standard deviation over the seeds."""
     names = list(SCORES)
     columns = [
@@ -292,7 +290,7 @@ def _run(options: Options) -> tuple[str, dict[str, Any]]:
     costs = {arm: cost_of(plan, folder, arm) for arm in plan.arms}
     sizes = {arm: deployed_size(plan, folder, arm) for arm in plan.arms}
     lines = [
-        *table(plan, rows, validation, costs), "", *parts_table(plan, rows, folder), "",
+        *table(rows, validation, costs), "", *parts_table(plan, rows, folder), "",
         *sizes_table(rows, sizes), "", *published_table(published), "",
         *verdicts(plan, rows, folder, validation, costs), *timed,
     ]  # fmt: skip

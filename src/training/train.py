@@ -122,6 +122,7 @@ def _fit(
     distribution: Distribution,
     teacher_of: Callable[[keras.Model], Teacher] | None,
 ) -> Progress:
+    """Compile the network on its devices, and run the loop with everything that listens to it."""
     training, network, data = start.training, start.network, batches.data
     policy = "float32" if training.mixed_precision == "none" else f"mixed_{training.mixed_precision}"
     trained = with_fused_batch_norm(network, policy)
@@ -152,15 +153,7 @@ def _fit(
         step = distribution.over_replicas(step)
     validate = validator_of(trained, losses, batches)
     preprocessing = next(iter(batches.preprocessing.values()))
-    settings = {
-        "network": network.name,
-        "inputs": input_shapes(network),
-        "identities": network.output["logits"].shape[-1],
-        "embedding_dim": network.output["embedding"].shape[-1],
-        "preprocessing": asdict(preprocessing),
-        "training": training.model_dump(mode="json"),
-        **start.settings,
-    }
+    settings = _settings_of(start, preprocessing)
     logs = run.make(config.general.logs_dir)
     scheduled = any(term.schedule is not None for term in training.terms)
     more = [FollowLossSchedules(training.terms, losses)] if scheduled else []
@@ -181,6 +174,20 @@ def _fit(
         any_worker=distribution.any_worker,
         takes=("images", "labels") if teacher is None else ("images", "labels", "index"),
     )
+
+
+def _settings_of(start: Start, preprocessing: Preprocessing) -> dict[str, Any]:
+    """What a training must have in common with one that it is resumed from."""
+    network = start.network
+    return {
+        "network": network.name,
+        "inputs": input_shapes(network),
+        "identities": network.output["logits"].shape[-1],
+        "embedding_dim": network.output["embedding"].shape[-1],
+        "preprocessing": asdict(preprocessing),
+        "training": start.training.model_dump(mode="json"),
+        **start.settings,
+    }
 
 
 def _restored(saved: keras.optimizers.Optimizer, network: keras.Model) -> keras.optimizers.Optimizer:

@@ -103,14 +103,14 @@ def score(
         np.array([sample.identity for sample in gallery]),
         np.array([sample.place for sample in query]),
         np.array([sample.place for sample in gallery]),
-        protocol=default_protocol([*query, *gallery]),
+        protocol=default_protocol(sample.place for sample in (*query, *gallery)),
     )
 
 
-def default_protocol(samples: Sequence[Sample]) -> str:
-    """`market1501` where the layout names more than one camera, else `no_camera`."""
-    places = {sample.place for sample in samples}
-    return "market1501" if len(places) > 1 and 0 not in places else "no_camera"
+def default_protocol(places: Iterable[int]) -> str:
+    """`market1501` where images are of more than one place and all places are known (not 0), else `no_camera`."""
+    found = set(places)
+    return "market1501" if len(found) > 1 and 0 not in found else "no_camera"
 
 
 def split_query_gallery(samples: Sequence[Sample]) -> tuple[list[Sample], list[Sample]]:

@@ -128,7 +128,7 @@ def train_int8(
     own = [[sample for sample in training if branch.takes(sample)] for branch in branches_]
     epoch_steps = min(steps_per_epoch(len(part), p, k) for part in own)
     steps = min(section.epochs * epoch_steps, section.max_steps or section.epochs * epoch_steps)
-    watch = _Watch(model, network, branches_, held_out, epoch_steps, steps)
+    watch = _Watch(model, branches_, held_out, epoch_steps, steps)
     watch.look(0)
     with progress("quantization-aware training", steps, "steps") as advance:
 
@@ -220,7 +220,6 @@ class _Watch:
     def __init__(
         self,
         model: tf_keras.Model,
-        network: keras.Model,
         branches_: Sequence[Branch],
         held_out: Sequence[Sample],
         epoch_steps: int,

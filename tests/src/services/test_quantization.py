@@ -424,7 +424,7 @@ def test_of_steps_of_about_the_same_map_the_one_nearest_to_the_float_network_is_
     branch = _branch(people)
     model = prepare_qat(branch.network, branch.calibrate)
     monkeypatch.setattr(train_int8, "settle", lambda model: None)
-    watch = train_int8._Watch(model, branch.network, [branch], people, 1, len(scores))
+    watch = train_int8._Watch(model, [branch], people, 1, len(scores))
     for step, (score, cosine) in enumerate(scores):
         monkeypatch.setattr(watch, "_scores", lambda _, score=score: {"rank1": 0.5, "mAP": score})
         monkeypatch.setattr(train_int8, "gaps", lambda *_, cosine=cosine: np.array([1 - cosine]))
