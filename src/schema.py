@@ -1187,6 +1187,7 @@ class Config(Strict):
                     "chain_tqeb",
                     "chain_tkqeb",
                     "chain_taqeb",
+                    "chain_tkaqeb",
                     "chain_tqe",
                     "chain_tqep",
                     "chain_eqe",

@@ -1,4 +1,4 @@
-"""Seconds until a wrong configuration is answered; the bar is 2 s."""
+"""Seconds until a wrong configuration is answered; the bar is 2 s. A few seconds."""
 
 import subprocess
 import sys

@@ -5,7 +5,7 @@ one input channel by 1, with a bias for each output channel, runs through all su
 quotient. Found with QNN 2.51: sums are cut to multiples of 2 ** (floor(log2(step)) - 3), then divided, and halves go
 up. So steps of 4, 5, 6 or 7 times a power of two lose nothing but the tie, which ONNX Runtime rounds to even; other
 steps are off by one in 2 to 6 % of the results. A bias may be one off, towards zero, depending on the largest bias of
-the layer.
+the layer. A few seconds.
 """
 
 import os
