@@ -1,10 +1,12 @@
 import logging
+import os
 
 import keras
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from tf2onnx.optimizer import EinsumOptimizer
 
 from common.config import ConfigError
 from common.deployment.graph_features import graph_features
@@ -28,6 +30,20 @@ def test_float_export_equals_the_source(toy, images, run_onnx, batch_size, nchw)
     np.testing.assert_allclose(run_onnx(model, images), toy(images, training=False), atol=1e-4)
     assert [i.name for i in model.graph.input] == ["images"]
     assert [o.name for o in model.graph.output] == ["embedding"]
+
+
+def test_the_graph_is_copied_only_where_a_pass_of_the_converter_fails(toy, images, run_onnx, monkeypatch):
+    environment = []
+
+    def optimize(self, graph, iteration):
+        environment.append(os.environ.get("TF2ONNX_CATCH_ERRORS"))
+        raise ValueError("a pass that fails")
+
+    monkeypatch.setattr(EinsumOptimizer, "optimize", optimize)
+    monkeypatch.delenv("TF2ONNX_CATCH_ERRORS", raising=False)
+    exported = run_onnx(export_onnx(toy, batch_size=8), images)
+    np.testing.assert_allclose(exported, toy(images), atol=1e-4)
+    assert environment[0] == "FALSE" and set(environment[1:]) == {None}
 
 
 def test_zeros_before_a_max_pool_stay_zeros(images, run_onnx):
