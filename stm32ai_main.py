@@ -45,12 +45,13 @@ def _run(composed: DictConfig) -> None:
     hydra_config = HydraConfig.get()
     try:
         _run_composed(to_plain(composed), hydra_config)
-    except tuple(_EXIT_CODES) as error:
+    except (*_EXIT_CODES, OmegaConfBaseException) as error:
         if hydra_config.mode == RunMode.MULTIRUN:  # the other jobs go on
             raise
+        code = _answer(error)
         _remove_unused(Path(hydra_config.runtime.output_dir))
         # Hydra passes this on as it is, and would put all overrides before an error.
-        raise SystemExit(_answer(error)) from error
+        raise SystemExit(code) from error
 
 
 def _run_composed(raw: dict[str, Any], hydra_config: HydraConf) -> None:
@@ -70,7 +71,7 @@ def _run_composed(raw: dict[str, Any], hydra_config: HydraConf) -> None:
 def _remove_unused(folder: Path) -> None:
     """Remove the folder of a run that was refused before it wrote anything: the corrected one gets its name."""
     if {path.name for path in folder.iterdir()} <= {".hydra", f"{Path(__file__).stem}.log"}:
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # a network drive keeps the open log
 
 
 def _answer(error: Exception) -> int:
@@ -87,7 +88,7 @@ def _arm(hydra_config: HydraConf) -> str:
 
 
 def main() -> int:
-    """Run the program; returns the exit code.
+    """Run the program; returns the exit code, or raises SystemExit with it.
 
     0, or 1 where a check of the results failed (gate, checklist), 2 for a mistake in the configuration or the data, 3
     where a compiler, a device or a service of others failed. Errors of this program itself keep their traceback.

@@ -221,9 +221,9 @@ def read_csv(path: Path, *columns: str) -> list[dict[str, str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:  # spreadsheets put a byte-order mark first
             table = csv.DictReader(file, restval="")
             rows = [{name: value for name, value in row.items() if name} for row in table]
+            found = table.fieldnames or ()
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ConfigError(f"{path} cannot be read as CSV: {error}") from error
-    found = table.fieldnames or ()
     if missing := [name for name in columns if name not in found]:
         raise ConfigError(
             f"{path} has no column {', '.join(missing)}: expected {', '.join(columns)}, separated by commas; its first "

@@ -328,7 +328,7 @@ class UniqueRunFolder(Callback):
         assert isinstance(raw, dict)
         with open_dict(config):
             config.hydra.run.dir = expand_environment(str(raw["dir"]))
-            folder = _own_folder(Path(config.hydra.run.dir), config)
+            folder = _own_folder(Path(config.hydra.run.dir).absolute(), config)
             candidate, suffix = folder, 0
             while True:
                 try:

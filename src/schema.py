@@ -7,7 +7,7 @@ live in their signatures.
 import re
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Literal
 
 from pydantic import (
@@ -150,14 +150,26 @@ DatasetName = Annotated[
 BaselineName = Annotated[str, _known(BASELINES), WithJsonSchema({"type": "string", "enum": list(BASELINES)})]
 
 
+def _inside(folder: str) -> str:
+    path = PurePath(folder)
+    if path.is_absolute() or not path.parts or ".." in path.parts:
+        raise ValueError(
+            "expected the name of a folder inside the run's output folder; hydra.run.dir says where that is"
+        )
+    return folder
+
+
+Inside = Annotated[str, AfterValidator(_inside)]
+
+
 class General(Strict):
     """The project and the conditions of the run."""
 
     project_name: str = "re_identification"
     """Name of the MLflow experiment."""
-    logs_dir: str = "logs"
+    logs_dir: Inside = "logs"
     """Folder for TensorBoard and CSV logs, inside the run's output folder."""
-    saved_models_dir: str = "saved_models"
+    saved_models_dir: Inside = "saved_models"
     """Folder for trained models, inside the run's output folder."""
     global_seed: Annotated[int, Field(ge=0)] = 123
     """Seed of Python, NumPy and TensorFlow: weights, sampling, augmentation, calibration subsets."""

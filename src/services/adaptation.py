@@ -8,10 +8,10 @@ when they last could.
 """
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
-from itertools import cycle, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -279,10 +279,15 @@ def _set_statistics(work: _Work, names: str) -> None:
         return dict(zip(work.sides, images, strict=True)) if whole else np.concatenate(images)
 
     # The modality with fewer images gives them again.
-    batches = zip(*(cycle(side.batches()) for side in work.sides.values()), strict=True)
+    batches = zip(*map(_again_and_again, work.sides.values()), strict=True)
     number = min(_STATISTICS_BATCHES, max(side.num_batches for side in work.sides.values()))
     average_statistics(learner.trained, map(batch_of, islice(batches, number)), names)
     learner.joined.set_weights(learner.trained.get_weights())
+
+
+def _again_and_again(side: Side) -> Iterator[np.ndarray]:
+    while True:
+        yield from side.batches()
 
 
 def _rounds(

@@ -17,6 +17,7 @@ from common.html_report import html_report
 from common.run import Run
 from common.runtime.htp_emulator import HtpEmulator
 from common.runtime.keras_file import load_network
+from src.data.metadata import metadata_of
 from src.data.pipeline import load_pixels
 from src.data.preprocessing import Preprocessing
 from src.data.sample import Sample
@@ -134,8 +135,8 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
     """Check that the test set can be scored.
 
     Raises:
-        ConfigError: no query has its identity in the gallery, the protocol does not fit the images, or the
-            preprocessing, the modalities or the target do not fit the model.
+        ConfigError: no query has its identity in the gallery, the protocol does not fit the images, their metadata
+            cannot be read, or the preprocessing, the modalities or the target do not fit the model.
     """
     if not {s.identity for s in data.query} & {s.identity for s in data.gallery}:
         raise ConfigError(
@@ -143,6 +144,7 @@ def preflight(config: Config, data: Data, model: Model | None) -> None:
             f"{len(data.query)} images, dataset.test_gallery_path {len(data.gallery)}; are they of one test set?"
         )
     _check_protocol(config, data)
+    metadata_of(data.query)
     some = _of_some_people(data, config.evaluation.emulated_identities)
     if some.query is not data.query:
         _check_protocol(config, some)

@@ -102,6 +102,11 @@ def test_a_table_of_a_spreadsheet_is_read_and_what_it_lacks_is_said(tmp_path):
         ConfigError, match="labels.csv has no column who: expected file, who, .* is 'file,label'"
     ):
         read_csv(path, "file", "who")
+    path.write_bytes(b"")
+    with pytest.raises(
+        ConfigError, match="labels.csv has no column file: expected file, .* first line is ''"
+    ):
+        read_csv(path, "file")
     path.write_bytes(b"file,label\n\xff,x\n")
     with pytest.raises(ConfigError, match="labels.csv cannot be read as CSV"):
         read_csv(path, "file")

@@ -107,6 +107,38 @@ def test_a_refused_run_says_why_first_and_leaves_no_folder(program, folder):
         (folder / f"runs/{date.today().year}").mkdir(exist_ok=True)
 
 
+def test_a_refused_run_leaves_the_folder_that_it_was_started_in(program, folder):
+    (folder / "empty").mkdir()
+    arguments = ("--config-dir", str(folder), "--config-name", "good", "training.epoch=1", "hydra.run.dir=.")
+    result = program(*arguments, cwd=folder / "empty")
+    assert result.returncode == 2 and result.stderr.startswith("error: invalid configuration")
+    assert [path.name for path in folder.iterdir() if path.is_dir()] == ["empty"]
+
+
+def test_an_unknown_variable_is_a_refusal_too(program, folder):
+    result = program(
+        "--config-dir",
+        str(folder),
+        "--config-name",
+        "second",
+        "general.project_name='${nope.key}'",
+        cwd=folder,
+    )
+    assert result.returncode == 2 and result.stderr.startswith(
+        "error: Interpolation key 'nope.key' not found"
+    )
+    assert not list((folder / "runs").iterdir())
+
+
+def test_what_a_run_wrote_before_it_was_refused_stays(tmp_path):
+    for name in ("refused/.hydra", "begun/.hydra", "begun/saved_models"):
+        (tmp_path / name).mkdir(parents=True)
+    for name in ("refused", "begun"):
+        (tmp_path / name / "stm32ai_main.log").touch()
+        stm32ai_main._remove_unused(tmp_path / name)
+    assert [path.name for path in tmp_path.iterdir()] == ["begun"]
+
+
 def test_multirun_validates_each_job(program, folder):
     result = program(
         "--config-dir", str(folder), "--config-name", "good", "--multirun", "training.epochs=0,1", cwd=folder

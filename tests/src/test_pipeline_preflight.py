@@ -63,6 +63,12 @@ def test_a_missing_and_an_empty_folder_are_named_together(data):
     assert f"'{data / 'query'}'" in str(error.value) and "found an empty folder" in str(error.value)
 
 
+def test_metadata_of_another_form_is_named_before_the_training(data):
+    (data / "query/metadata.csv").write_text("image,altitude\np6_0.jpg,30\n")
+    with pytest.raises(ConfigError, match="metadata.csv has no column file"):
+        _check(data)
+
+
 def test_another_layout_is_named_with_an_example(data):
     with pytest.raises(
         ConfigError, match=r"expected images named like '0002_c1s1_000451_03.jpg', found .*p0_0.jpg"

@@ -110,6 +110,8 @@ def test_a_nonsensical_chain_is_refused_with_the_reason(mode, reason):
     [
         ({"trainig": {}}, "trainig: unknown key, did you mean 'training'?"),
         ({"training.epoch": 3}, "training.epoch: unknown key, did you mean 'epochs'?"),
+        ({"general.logs_dir": "/tmp"}, "general.logs_dir: expected the name of a folder inside the run's output folder"),
+        ({"general.saved_models_dir": "../x"}, "general.saved_models_dir: expected the name of a folder inside the"),
         ({"training.epochs": 0}, "training.epochs: should be greater than or equal to 1 (received 0)"),
         ({"training.batch_size": ...}, "training.batch_size: required, but missing"),
         ({"training.batch_size": 30}, "batch_size must be a multiple of images_per_identity (P x K), received 30 and 4"),

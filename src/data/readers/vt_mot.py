@@ -45,8 +45,8 @@ def vt_mot(path: Path, part: Part) -> list[Sample]:
             scene=f"{modality}/{sequence}_{when}",
         )  # fmt: skip
 
-    # A data set may have one modality alone, in all its parts.
-    both = ("visible", "thermal")
-    modalities = [name for name in both if any(root.glob(f"*/{name}"))] or both
+    # A data set may have one modality alone, in all its parts; beside a folder of another name, one is missing.
+    both, folders = ("visible", "thermal"), {path.name for path in root.glob("*/*") if path.is_dir()}
+    modalities = [name for name in both if folders == {name}] or both
     names = "images named '<sequence>x<track>_<frame>.jpg'"
     return [sample for modality in modalities for sample in read_folder(folder / modality, names, to_sample)]

@@ -133,7 +133,7 @@ def test_vt_mot_reads_both_sides_of_a_moment(tmp_path):
 def test_vt_mot_may_have_one_modality_in_all_its_parts(tmp_path):
     touch(tmp_path, "train/visible/street-3x17_000120.jpg", "query/visible/street-3x18_000120.jpg")
     assert [sample.modality for sample in vt_mot(tmp_path, "training")] == ["visible"]
-    touch(tmp_path, "query/thermal/street-3x18_000120.jpg")
+    touch(tmp_path, "query/Thermal/street-3x18_000120.jpg")
     with pytest.raises(ConfigError, match="train/thermal' does not exist"):
         vt_mot(tmp_path, "training")
 
