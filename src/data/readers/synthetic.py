@@ -1,10 +1,10 @@
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from common.artifacts import read_csv
 from common.config import ConfigError
 from src.data.readers.deepsportradar import deepsportradar as _deepsportradar
 from src.data.readers.market1501 import market1501 as _market1501
@@ -83,8 +83,7 @@ def _read_tracks(root: Path) -> dict[str, dict[str, str]]:
     table = root / _TRACKS
     if not table.is_file():
         return {}
-    with table.open(encoding="utf-8", newline="") as file:
-        return {row["file"]: row for row in csv.DictReader(file)}
+    return {row["file"]: row for row in read_csv(table, "file")}
 
 
 def _name_of(row: Mapping[str, str], *columns: str) -> str | None:
