@@ -88,9 +88,8 @@ def match_clusters(cost: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         of_row[rows] = columns
         of_column[columns] = np.where(of_column[columns] < 0, rows, of_column[columns])
         left = np.flatnonzero(of_row < 0)
-    for column in np.flatnonzero(
-        (of_column < 0) & allowed.any(axis=0)
-    ):  # its rows had no choice but another one
+    # A column is left over where all of its rows had no choice but another one.
+    for column in np.flatnonzero((of_column < 0) & allowed.any(axis=0)):
         of_column[column] = cost[:, column].argmin()
     return of_row, of_column
 
